@@ -1,0 +1,54 @@
+PORT ?= 8000
+PYTHON ?= python3
+# Where pip finds PyTorch without CUDA; with an NVIDIA card: make run TORCH_INDEX=
+TORCH_INDEX ?= https://download.pytorch.org/whl/cpu
+
+VENV := .venv
+PIP := $(VENV)/bin/pip --disable-pip-version-check --quiet
+# Two runs started at once install one after the other.
+LOCK := $(shell command -v flock >/dev/null && echo flock .install.lock)
+
+.PHONY: help run test check format
+
+help: ## Lists these commands.
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "make %-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+run: ## Installs what is missing and starts the service on 127.0.0.1:8000 (PORT=8001 for another port).
+	@$(LOCK) $(MAKE) --no-print-directory $(VENV)/run.stamp
+	@exec $(VENV)/bin/afterimage serve --port $(PORT)
+
+test: check ## Runs all checks and tests.
+	@$(VENV)/bin/pytest
+
+check: ## Runs the checks: style, types, the direction of imports.
+	@$(LOCK) $(MAKE) --no-print-directory $(VENV)/test.stamp
+	@$(VENV)/bin/ruff check .
+	@$(VENV)/bin/ruff format --check .
+	@$(VENV)/bin/mypy
+	@PYTHONPATH=. $(VENV)/bin/lint-imports --no-cache
+
+format: ## Formats the code.
+	@$(LOCK) $(MAKE) --no-print-directory $(VENV)/test.stamp
+	@$(VENV)/bin/ruff check --fix .
+	@$(VENV)/bin/ruff format .
+
+$(VENV)/bin/pip:
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
+		{ echo "Python 3.11 or newer is needed, $(PYTHON) is older: make $(MAKECMDGOALS) PYTHON=/path/to/python3.12" >&2; exit 1; }
+	@echo "Making $(VENV)"
+	@$(PYTHON) -m venv $(VENV)
+
+$(VENV)/torch.stamp: $(VENV)/bin/pip
+	@echo "Installing PyTorch"
+	@$(PIP) install --no-deps --retries 1 $(if $(TORCH_INDEX),--extra-index-url $(TORCH_INDEX)) torch==2.13.0
+	@touch $@
+
+$(VENV)/run.stamp: pyproject.toml $(VENV)/torch.stamp
+	@echo "Installing the service"
+	@$(PIP) install --editable .
+	@touch $@
+
+$(VENV)/test.stamp: $(VENV)/run.stamp
+	@echo "Installing what the tests need"
+	@$(PIP) install --editable '.[test]'
+	@touch $@

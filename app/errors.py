@@ -1,0 +1,96 @@
+"""The exceptions of the service: each carries its HTTP status, its problem type and a sentence on how to mend it."""
+
+from typing import ClassVar
+
+
+class AfterImageError(Exception):
+    """Base of all errors that are meant for the caller; the message is the problem's `detail`."""
+
+    status: ClassVar[int] = 500
+    type: ClassVar[str] = "internal-error"
+    title: ClassVar[str] = "Internal error"
+
+    @property
+    def headers(self) -> dict[str, str]:
+        """HTTP headers that belong to the answer."""
+        return {}
+
+
+class StartupError(AfterImageError):
+    """The service cannot start; the message is one line and names what to do."""
+
+    type = "startup-error"
+    title = "The service cannot start"
+
+
+class InvalidInputError(AfterImageError):
+    """What was sent does not fit; the message names the value and the limit."""
+
+    status = 422
+    type = "invalid-input"
+    title = "Invalid input"
+
+
+class NotFoundError(AfterImageError):
+    """There is no such thing, or the caller may not see it."""
+
+    status = 404
+    type = "not-found"
+    title = "Not found"
+
+
+class ConflictError(AfterImageError):
+    """The request contradicts what is stored."""
+
+    status = 409
+    type = "conflict"
+    title = "Conflict"
+
+
+class TooLargeError(AfterImageError):
+    """The body is larger than the service takes."""
+
+    status = 413
+    type = "too-large"
+    title = "Content too large"
+
+
+class UnsupportedMediaTypeError(AfterImageError):
+    """The body is of a kind that the route does not take."""
+
+    status = 415
+    type = "unsupported-media-type"
+    title = "Unsupported media type"
+
+
+class SourceError(AfterImageError):
+    """A file that cannot be imported; the message says what was found and what was expected."""
+
+    status = 422
+    type = "invalid-source"
+    title = "The file cannot be imported"
+
+
+class UnavailableError(AfterImageError):
+    """A part that the request needs is down or busy; the same request may succeed later."""
+
+    status = 503
+    type = "unavailable"
+    title = "Service unavailable"
+
+    def __init__(self, message: str, retry_after_seconds: int = 1) -> None:
+        super().__init__(message)
+        self.retry_after_seconds = retry_after_seconds
+
+    @property
+    def headers(self) -> dict[str, str]:
+        """Tells the client when to come back."""
+        return {"Retry-After": str(self.retry_after_seconds)}
+
+
+class LeaseLostError(AfterImageError):
+    """Another process has taken over the import; this one must stop writing."""
+
+    status = 409
+    type = "lease-lost"
+    title = "The import was taken over"

@@ -1,0 +1,250 @@
+"""Every setting, its default, unit and meaning.
+
+Priority: arguments, the environment (`AFTERIMAGE_` and the name in capitals), the YAML file, the defaults.
+"""
+
+import os
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import yaml
+from pydantic import AfterValidator, Field, SecretStr, ValidationError, model_validator
+from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
+
+from app.errors import StartupError
+
+ENV_PREFIX = "AFTERIMAGE_"
+
+UNUSED_YAML_KEYS = frozenset(
+    {
+        "filter",
+        "pattern_quality",
+        "hook",
+        "search.max_injection_tokens",
+        "search.inject_threshold",
+        "search.min_query_tokens",
+        "embeddings.embedding_dim",
+    }
+)
+"""Keys of an AI-AfterImage file that steer its hooks; they mean nothing to a server and are passed over."""
+
+HomePath = Annotated[Path, AfterValidator(Path.expanduser)]
+
+
+def setting(default: Any, yaml_key: str, description: str, **limits: Any) -> Any:
+    """A field with its place in the YAML file; a callable default is called when the settings are read."""
+    if callable(default):
+        limits["default_factory"] = default
+    else:
+        limits["default"] = default
+    return Field(description=description, json_schema_extra={"yaml": yaml_key}, **limits)
+
+
+def home(*parts: str) -> Path:
+    """A path below `~/.afterimage`."""
+    return Path.home().joinpath(".afterimage", *parts)
+
+
+class Settings(BaseSettings):
+    """All settings of the service; the variable of `pg_host` is `AFTERIMAGE_PG_HOST`."""
+
+    model_config = SettingsConfigDict(env_prefix=ENV_PREFIX, extra="forbid", env_ignore_empty=True, frozen=True)
+
+    backend: Literal["postgresql", "sqlite"] = setting(
+        "postgresql", "storage.backend", "Where memories live: `postgresql` or `sqlite`."
+    )
+    sqlite_path: HomePath = setting(
+        lambda: home("afterimage.db"), "storage.sqlite.path", "The file of the `sqlite` backend."
+    )
+    pg_host: str | None = setting(
+        None, "storage.postgresql.host", "PostgreSQL server. Without it and without a URL the service runs its own."
+    )
+    pg_port: int = setting(5432, "storage.postgresql.port", "Port of that server.", ge=1, le=65535)
+    pg_database: str = setting("afterimage", "storage.postgresql.database", "Database on that server.", min_length=1)
+    pg_user: str = setting("afterimage", "storage.postgresql.user", "Role on that server.", min_length=1)
+    pg_password: SecretStr | None = setting(None, "storage.postgresql.password", "Password of that role.")
+    database_url: SecretStr | None = setting(
+        None,
+        "storage.postgresql.connection_string",
+        "`postgresql://user:password@host:port/database`; wins over the parts.",
+    )
+    postgres_folder: HomePath = setting(
+        lambda: home("postgres"), "storage.postgresql.folder", "Data of the service's own PostgreSQL."
+    )
+    min_pool_size: int = setting(2, "storage.postgresql.min_pool_size", "Connections kept open.", ge=0, le=1000)
+    max_pool_size: int = setting(
+        10, "storage.postgresql.max_pool_size", "Connections at most, per process.", ge=1, le=1000
+    )
+    acquire_timeout_seconds: float = setting(
+        30.0,
+        "storage.postgresql.acquire_timeout_seconds",
+        "Wait for a free connection at most this long.",
+        gt=0,
+        le=3600,
+    )
+    statement_timeout_seconds: float = setting(
+        30.0, "storage.postgresql.statement_timeout_seconds", "A statement may run this long.", gt=0, le=86400
+    )
+    host: str = setting("127.0.0.1", "server.host", "Address to listen on.", min_length=1)
+    port: int = setting(8000, "server.port", "Port to listen on.", ge=0, le=65535)
+    log_level: Literal["debug", "info", "warning", "error"] = setting("info", "server.log_level", "Least level to log.")
+    log_format: Literal["auto", "json", "console"] = setting(
+        "auto", "server.log_format", "`json`, `console`, or `auto`: console on a terminal."
+    )
+    max_results: int = setting(10, "search.max_results", "Hits of a search that sets no `limit`.", ge=1, le=100)
+    relevance_threshold: float = setting(
+        0.0, "search.relevance_threshold", "Least score of a hit, where the search sets no `threshold`.", ge=0, le=1
+    )
+    fts_weight: float = setting(0.2, "search.fts_weight", "Weight of the words in a hybrid search.", ge=0, le=1)
+    semantic_weight: float = setting(
+        0.8, "search.semantic_weight", "Weight of the meaning in a hybrid search.", ge=0, le=1
+    )
+    embedding_model: str = setting(
+        "all-MiniLM-L6-v2",
+        "embeddings.model",
+        "Any sentence-transformers model, or `hashing`: hashed words, needs no model and knows no meaning.",
+        min_length=1,
+        max_length=200,
+    )
+    embedding_device: str = setting("cpu", "embeddings.device", "`cpu`, `cuda`, `mps`.", min_length=1)
+    import_folder: HomePath = setting(home, "imports.folder", "Files below it may be imported by path.")
+    spool_folder: HomePath = setting(
+        lambda: home("spool"), "imports.spool_folder", "Private copies of sources during an import."
+    )
+    import_batch_size: int = setting(500, "imports.batch_size", "Rows per transaction of an import.", ge=1, le=10_000)
+    import_lease_seconds: float = setting(
+        15.0, "imports.lease_seconds", "An import whose process was silent for this long is taken over.", gt=0, le=3600
+    )
+    max_upload_bytes: int = setting(
+        8 * 1024**3, "imports.max_upload_bytes", "Largest SQLite file taken as a body.", ge=1
+    )
+
+    @model_validator(mode="after")
+    def _sizes_fit(self) -> "Settings":
+        if self.min_pool_size > self.max_pool_size:
+            raise ValueError(
+                f"AFTERIMAGE_MIN_POOL_SIZE must not exceed AFTERIMAGE_MAX_POOL_SIZE ({self.max_pool_size}), "
+                f"got {self.min_pool_size}"
+            )
+        if self.fts_weight + self.semantic_weight == 0:
+            raise ValueError("AFTERIMAGE_FTS_WEIGHT and AFTERIMAGE_SEMANTIC_WEIGHT must not both be 0")
+        return self
+
+    @property
+    def runs_own_postgres(self) -> bool:
+        """True if the service starts PostgreSQL itself."""
+        return self.backend == "postgresql" and not self.pg_host and self.database_url is None
+
+    @classmethod
+    def settings_customise_sources(
+        cls,
+        settings_cls: type[BaseSettings],
+        init_settings: PydanticBaseSettingsSource,
+        env_settings: PydanticBaseSettingsSource,
+        dotenv_settings: PydanticBaseSettingsSource,
+        file_secret_settings: PydanticBaseSettingsSource,
+    ) -> tuple[PydanticBaseSettingsSource, ...]:
+        """Arguments, environment, YAML file."""
+        del dotenv_settings, file_secret_settings
+        return init_settings, env_settings, YamlSource(settings_cls, config_path())
+
+
+class YamlSource(PydanticBaseSettingsSource):
+    """Reads AI-AfterImage's nested keys into our flat fields."""
+
+    def __init__(self, settings_cls: type[BaseSettings], path: Path) -> None:
+        super().__init__(settings_cls)
+        self._values = dict(flatten(read_yaml(path)))
+
+    def get_field_value(self, field: Any, field_name: str) -> tuple[Any, str, bool]:
+        """The value of one field, None if the file does not set it."""
+        return self._values.get(yaml_key(field_name)), field_name, False
+
+    def __call__(self) -> dict[str, Any]:
+        """All fields that the file sets."""
+        found = {name: self._values.get(yaml_key(name)) for name in self.settings_cls.model_fields}
+        return {name: value for name, value in found.items() if value is not None}
+
+
+def yaml_key(field_name: str) -> str:
+    """The dotted key of a setting in the YAML file."""
+    extra = Settings.model_fields[field_name].json_schema_extra
+    if not isinstance(extra, dict):
+        raise TypeError(f"the setting {field_name} has no YAML key")
+    return str(extra["yaml"])
+
+
+def config_path() -> Path:
+    """The YAML file: `AFTERIMAGE_CONFIG`, else `~/.afterimage/config.yaml`; it need not exist."""
+    named = os.environ.get(f"{ENV_PREFIX}CONFIG")
+    return Path(named).expanduser() if named else home("config.yaml")
+
+
+def read_yaml(path: Path) -> dict[str, Any]:
+    """The file as nested dicts.
+
+    Raises:
+        StartupError: it is no YAML, no mapping, not readable, or named by `AFTERIMAGE_CONFIG` and not there.
+    """
+    try:
+        content = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        if os.environ.get(f"{ENV_PREFIX}CONFIG"):
+            raise StartupError(f"AFTERIMAGE_CONFIG names {path}, and there is no such file") from None
+        return {}
+    except (OSError, UnicodeDecodeError) as error:
+        raise StartupError(f"the settings file {path} cannot be read: {error}") from error
+    except yaml.YAMLError as error:
+        where = " ".join(str(error).split())
+        raise StartupError(f"the settings file {path} is not valid YAML: {where}") from error
+    if content is None:
+        return {}
+    if not isinstance(content, dict):
+        raise StartupError(f"the settings file {path} must hold keys and values, got a {type(content).__name__}")
+    return content
+
+
+def flatten(tree: dict[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
+    """Dotted keys and their values, depth first."""
+    for key, value in tree.items():
+        dotted = f"{prefix}{key}"
+        if isinstance(value, dict) and dotted not in UNUSED_YAML_KEYS:
+            yield from flatten(value, f"{dotted}.")
+        else:
+            yield dotted, value
+
+
+def unknown_yaml_keys() -> list[str]:
+    """Keys of the settings file that nothing reads; a spelling mistake, most likely."""
+    known = {yaml_key(name) for name in Settings.model_fields} | UNUSED_YAML_KEYS
+    return sorted(key for key, _ in flatten(read_yaml(config_path())) if key not in known)
+
+
+def load_settings(**arguments: Any) -> Settings:
+    """Reads all settings; an argument that is None counts as not given.
+
+    Raises:
+        StartupError: names each variable with a wrong value, the value, and what is allowed.
+    """
+    given = {name: value for name, value in arguments.items() if value is not None}
+    try:
+        return Settings(**given)
+    except ValidationError as error:
+        raise StartupError("; ".join(_sentence(item, given) for item in error.errors())) from None
+
+
+def _sentence(error: Any, given: dict[str, Any]) -> str:
+    if not error["loc"]:
+        return str(error["msg"]).removeprefix("Value error, ")
+    name = str(error["loc"][0])
+    variable = f"{ENV_PREFIX}{name.upper()}"
+    if name in given:
+        where = f"--{name.replace('_', '-')}"
+    elif variable in os.environ:
+        where = variable
+    else:
+        where = f"{yaml_key(name)} in {config_path()} (or {variable})"
+    secret = "SecretStr" in str(Settings.model_fields[name].annotation)
+    value = "(hidden)" if secret else repr(error["input"])
+    return f"{where} is {value}: {error['msg'][0].lower()}{error['msg'][1:]}"

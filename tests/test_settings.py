@@ -1,0 +1,121 @@
+"""Settings from the environment, AI-AfterImage's file and the defaults."""
+
+from pathlib import Path
+
+import pytest
+
+from app.errors import StartupError
+from app.settings import Settings, load_settings, unknown_yaml_keys, yaml_key
+
+
+@pytest.fixture(autouse=True)
+def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """An empty HOME."""
+    monkeypatch.setenv("HOME", str(tmp_path))
+    (tmp_path / ".afterimage").mkdir()
+    return tmp_path
+
+
+AI_AFTERIMAGE_FILE = """
+storage:
+  backend: sqlite  # Options: sqlite, postgresql
+  sqlite:
+    path: ~/.afterimage/memory.db
+  postgresql:
+    host: localhost
+    port: 5432
+    database: afterimage
+    user: afterimage
+    min_pool_size: 3
+    max_pool_size: 10
+search:
+  max_results: 5
+  relevance_threshold: 0.6
+  max_injection_tokens: 2000
+  fts_weight: 0.4
+  semantic_weight: 0.6
+filter:
+  code_extensions: [.py]
+embeddings:
+  model: all-MiniLM-L6-v2
+  device: cpu
+  embedding_dim: 384
+"""
+
+
+def write(home: Path, text: str) -> None:
+    (home / ".afterimage" / "config.yaml").write_text(text)
+
+
+def test_the_service_runs_its_own_postgres_by_default(home: Path) -> None:
+    settings = load_settings()
+    assert settings.runs_own_postgres
+    assert settings.postgres_folder == home / ".afterimage" / "postgres"
+
+
+def test_a_file_of_ai_afterimage_works_unchanged(home: Path) -> None:
+    write(home, AI_AFTERIMAGE_FILE)
+    settings = load_settings()
+    assert settings.backend == "sqlite"
+    assert settings.sqlite_path == home / ".afterimage" / "memory.db"
+    assert (settings.pg_host, settings.min_pool_size, settings.max_results) == ("localhost", 3, 5)
+    assert (settings.relevance_threshold, settings.fts_weight) == (0.6, 0.4)
+    assert unknown_yaml_keys() == []
+
+
+def test_the_environment_wins_over_the_file_and_arguments_over_both(
+    home: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write(home, "server: {port: 1}\nstorage: {postgresql: {host: a}}\n")
+    monkeypatch.setenv("AFTERIMAGE_PG_HOST", "b")
+    monkeypatch.setenv("AFTERIMAGE_PORT", "2")
+    settings = load_settings(port=3, host=None)
+    assert (settings.pg_host, settings.port, settings.host) == ("b", 3, "127.0.0.1")
+    assert not settings.runs_own_postgres
+
+
+def test_an_empty_variable_counts_as_not_set(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("AFTERIMAGE_PG_PORT", "")
+    assert load_settings().pg_port == 5432
+
+
+def test_each_wrong_value_is_named_with_its_place(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    write(home, "search: {max_results: 1000}\n")
+    monkeypatch.setenv("AFTERIMAGE_PG_PORT", "x")
+    with pytest.raises(StartupError) as caught:
+        load_settings(port=70000)
+    message = str(caught.value)
+    assert "AFTERIMAGE_PG_PORT is 'x'" in message
+    assert "search.max_results" in message
+    assert "config.yaml" in message
+    assert "--port is 70000" in message
+    assert "65535" in message
+
+
+def test_a_secret_is_never_repeated(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("AFTERIMAGE_PG_PASSWORD", "hunter2")
+    assert "hunter2" not in repr(load_settings())
+
+
+@pytest.mark.parametrize("text", ["a: [", "- a\n- b\n", "\x00"])
+def test_a_file_that_is_no_mapping_is_refused(home: Path, text: str) -> None:
+    write(home, text)
+    with pytest.raises(StartupError, match=r"config\.yaml"):
+        load_settings()
+
+
+def test_pool_sizes_must_fit_each_other(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("AFTERIMAGE_MIN_POOL_SIZE", "20")
+    with pytest.raises(StartupError, match="must not exceed AFTERIMAGE_MAX_POOL_SIZE"):
+        load_settings()
+
+
+def test_a_misspelt_key_is_noticed(home: Path) -> None:
+    write(home, "storge: {backend: sqlite}\n")
+    assert unknown_yaml_keys() == ["storge.backend"]
+
+
+def test_every_setting_has_a_description_and_a_key_of_its_own() -> None:
+    keys = [yaml_key(name) for name in Settings.model_fields]
+    assert len(keys) == len(set(keys))
+    assert all(field.description for field in Settings.model_fields.values())
