@@ -1,0 +1,49 @@
+"""The fusion of two arms."""
+
+from uuid import UUID
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from app.models import Match, MemoryKey
+from app.ranking import fuse, rank_vectors
+
+
+def match(number: int, score: float) -> Match:
+    return Match(MemoryKey("p", UUID(int=number)), score)
+
+
+def test_what_both_arms_find_comes_first() -> None:
+    fused = fuse([match(1, 0.9), match(2, 0.8)], [match(2, 0.7), match(3, 0.69)], 0.5, 0.5)
+    assert [ranked.key.id.int for ranked in fused] == [2, 1, 3]
+    assert (fused[0].fts_rank, fused[0].semantic_rank) == (2, 1)
+    assert (fused[2].fts_rank, fused[2].fts_score) == (None, None)
+
+
+def test_scores_are_divided_by_the_best_of_their_arm() -> None:
+    [first, second] = fuse([match(1, 0.02)], [match(2, 0.5)], 0.2, 0.8)
+    assert (first.key.id.int, second.key.id.int) == (2, 1)
+    assert [first.score, second.score] == pytest.approx([0.8, 0.2])
+
+
+def test_a_negative_cosine_scores_zero() -> None:
+    [ranked] = rank_vectors([match(1, -0.5)])
+    assert (ranked.score, ranked.semantic_score) == (0.0, -0.5)
+
+
+numbers = st.dictionaries(st.integers(0, 30), st.floats(-1, 1), max_size=20)
+
+
+@given(numbers, numbers, st.floats(0.01, 1), st.floats(0.01, 1))
+def test_every_memory_comes_out_once_with_a_score_from_0_to_1(
+    words: dict[int, float], vectors: dict[int, float], fts_weight: float, semantic_weight: float
+) -> None:
+    def arm(found: dict[int, float]) -> list[Match]:
+        return sorted((match(key, score) for key, score in found.items()), key=lambda one: one.score, reverse=True)
+
+    fused = fuse(arm({key: abs(score) for key, score in words.items()}), arm(vectors), fts_weight, semantic_weight)
+    assert sorted(ranked.key.id.int for ranked in fused) == sorted(words.keys() | vectors.keys())
+    scores = [ranked.score for ranked in fused]
+    assert scores == sorted(scores, reverse=True)
+    assert all(0 <= score <= 1.000001 for score in scores)

@@ -1,0 +1,66 @@
+"""Words of documents and queries."""
+
+import re
+
+from hypothesis import given
+from hypothesis import strategies as st
+
+from app.tokens import MAX_QUERY_WORDS, MAX_WORD_CHARACTERS, document_words, query_words
+
+
+def test_identifiers_count_whole_and_in_parts() -> None:
+    words = document_words("a.py", "parseHTTPHeader get_user_by_id utf8", None)
+    assert words.code == ["pars", "http", "header", "get", "user", "by", "id", "utf", "8"]
+    assert words.identifiers == ["parsehttpheader", "getuserbyid", "utf8"]
+
+
+def test_paths_and_context_are_split_like_code() -> None:
+    words = document_words("src/userAccounts/views.py", "x", "Running the migrations")
+    assert words.path == ["src", "user", "account", "view", "py"]
+    assert words.context == ["run", "the", "migrat"]
+
+
+def test_a_question_is_left_with_its_telling_words() -> None:
+    assert query_words("How do I parse the headers?").words == ("pars", "header")
+
+
+def test_a_query_of_common_words_alone_keeps_them() -> None:
+    assert query_words("what is it").words == ("what", "is", "it")
+
+
+def test_operators_alone_ask_for_nothing() -> None:
+    assert not query_words("&& || ( <-> ) ! *")
+
+
+def test_encoded_data_is_not_indexed() -> None:
+    words = document_words("a.py", "x = " + "A1b2" * 50, None)
+    assert words.code == ["x"]
+
+
+@given(st.text(max_size=500))
+def test_words_hold_letters_and_digits_only_and_are_bounded(text: str) -> None:
+    words = document_words(text or "x", text, text)
+    for word in [*words.code, *words.identifiers, *words.path, *words.context]:
+        assert re.fullmatch(r"[^\W_]+", word), word
+        assert len(word) <= MAX_WORD_CHARACTERS
+
+
+@given(st.text(max_size=300))
+def test_a_document_is_found_by_its_own_text(text: str) -> None:
+    asked = query_words(text)
+    words = document_words("x", text, None)
+    assert set(asked.words) <= set(words.code)
+    assert set(asked.identifiers) <= set(words.identifiers)
+
+
+@given(st.text(alphabet=st.characters(), min_size=1, max_size=2000))
+def test_a_long_query_is_cut(text: str) -> None:
+    asked = query_words(text)
+    assert len(asked.words) <= MAX_QUERY_WORDS
+    assert len(set(asked.words)) == len(asked.words)
+
+
+@given(st.lists(st.sampled_from(["user", "name", "http", "parse"]), min_size=2, max_size=4))
+def test_snake_case_and_camel_case_are_the_same_identifier(parts: list[str]) -> None:
+    camel = parts[0] + "".join(part.title() for part in parts[1:])
+    assert query_words("_".join(parts)) == query_words(camel)
