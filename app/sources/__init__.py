@@ -1,0 +1,7 @@
+"""Reads the SQLite files of AI-AfterImage and of this service, also while they are in use, damaged, or hostile."""
+
+from app.sources.folder import find_below
+from app.sources.reader import Reader
+from app.sources.snapshots import snapshot
+
+__all__ = ["Reader", "find_below", "snapshot"]
