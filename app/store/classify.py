@@ -1,0 +1,58 @@
+"""What became of the rows of an import batch: stored now, there already, or in the way of each other."""
+
+from collections.abc import Mapping, Sequence
+from collections.abc import Set as AbstractSet
+from dataclasses import dataclass
+
+from app.models import Finding, FindingKind, Memory, MemoryKey, NewMemory, Reject
+from app.store.protocol import ImportBatch
+
+CONTENT = ("file_path", "new_code", "old_code", "context", "session_id", "timestamp")
+"""The fields that make two memories with one id the same: those that every source has."""
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """What a batch adds to the counts; `failed` rows are among the findings."""
+
+    migrated: int
+    skipped: int
+    failed: int
+    reembedded: int
+    findings: list[Finding]
+
+
+def differences(memory: Memory, other: Memory) -> list[str]:
+    """The names of the content fields in which two memories differ."""
+    return [name for name in CONTENT if getattr(memory, name) != getattr(other, name)]
+
+
+def unique(rows: Sequence[tuple[int, NewMemory]]) -> dict[MemoryKey, NewMemory]:
+    """The first row of each key."""
+    first: dict[MemoryKey, NewMemory] = {}
+    for _, new in rows:
+        first.setdefault(new.memory.key, new)
+    return first
+
+
+def classify(batch: ImportBatch, stored: AbstractSet[MemoryKey], present: Mapping[MemoryKey, Memory]) -> Outcome:
+    """Accounts for each row: the first of a key in `stored` is migrated, any other is compared with what is `present`.
+
+    `present` must hold all keys that are not in `stored`; a key that is twice in the batch is compared with its first.
+    """
+    migrated = skipped = reembedded = 0
+    rejects = list(batch.rejects)
+    first: dict[MemoryKey, Memory] = {}
+    for rowid, row in batch.rows:
+        key = row.memory.key
+        if key in stored and key not in first:
+            first[key] = row.memory
+            migrated += 1
+            reembedded += row.vector is None
+        elif differing := differences(row.memory, first.get(key) or present[key]):
+            reason = f"the id is taken by a memory of project {key.project} with another {', '.join(differing)}"
+            rejects.append(Reject(rowid=rowid, source_id=str(key.id), reason=reason))
+        else:
+            skipped += 1
+    findings = [Finding(FindingKind.REJECT, reject.rowid, reject.source_id, reject.reason) for reject in rejects]
+    return Outcome(migrated, skipped, len(rejects), reembedded, findings)

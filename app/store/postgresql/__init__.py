@@ -1,0 +1,41 @@
+"""The store on PostgreSQL with pgvector."""
+
+from pathlib import Path
+from typing import Any
+
+import aiosql
+
+import app.store
+from app.store.postgresql.connections import Connections
+from app.store.postgresql.embeddings import PostgresEmbeddings
+from app.store.postgresql.imports import PostgresImports
+from app.store.postgresql.memories import PostgresMemories
+
+QUERIES = Path(app.store.__file__).with_name("postgresql.sql")
+
+
+class PostgresStore:
+    """Store on a PostgreSQL server: a given one, or the service's own."""
+
+    backend = "postgresql"
+
+    def __init__(self, connections: Connections, model: str) -> None:
+        """`model` is the embedding model whose vectors new memories get."""
+        queries: Any = aiosql.from_path(QUERIES, "asyncpg", mandatory_parameters=False)
+        self._connections = connections
+        self.memories = PostgresMemories(connections, queries, model)
+        self.embeddings = PostgresEmbeddings(connections, queries)
+        self.imports = PostgresImports(connections, queries, self.memories)
+
+    async def open(self) -> None:
+        """See Store."""
+        await self._connections.open()
+
+    async def close(self) -> None:
+        """See Store."""
+        await self._connections.close()
+
+    async def ping(self) -> None:
+        """See Store."""
+        async with self._connections.acquire() as connection:
+            await connection.fetchval("SELECT 1")

@@ -1,0 +1,192 @@
+"""Memories in PostgreSQL."""
+
+from collections.abc import Iterable, Sequence
+from dataclasses import asdict
+from datetime import datetime
+from typing import Any
+from uuid import UUID
+
+from pgvector import HalfVector
+
+from app.models import (
+    EmbeddingStats,
+    EmbeddingStatus,
+    Match,
+    Memory,
+    MemoryKey,
+    NewMemory,
+    QueryWords,
+    Scope,
+    Stats,
+    Vector,
+    Words,
+)
+from app.store.postgresql.connections import Connections
+from app.store.protocol import Position
+
+MAX_POSITION = 16383
+"""PostgreSQL's limit for a position in a tsvector."""
+
+WEIGHTS = [0.2, 0.3, 0.3, 1.0]
+"""What a word counts for in code, context, path, and as a whole identifier (tsvector classes D, C, B, A)."""
+
+
+class PostgresMemories:
+    """MemoryStore on PostgreSQL."""
+
+    def __init__(self, connections: Connections, queries: Any, model: str) -> None:
+        self._connections = connections
+        self._queries = queries
+        self._model = model
+
+    async def add(self, new: Sequence[NewMemory], embed_after: datetime) -> set[MemoryKey]:
+        """See MemoryStore."""
+        async with self._connections.acquire() as connection:
+            return await self.add_on(connection, new, embed_after)
+
+    async def add_on(self, connection: Any, new: Sequence[NewMemory], embed_after: datetime) -> set[MemoryKey]:
+        """As `add`, within a transaction of the caller's. Rows go in by key, so that two batches cannot deadlock."""
+        rows = sorted(new, key=lambda row: row.memory.key)
+        memories = [row.memory for row in rows]
+        stored = self._queries.add_memories(
+            connection,
+            projects=[memory.project for memory in memories],
+            ids=[memory.id for memory in memories],
+            file_paths=[memory.file_path for memory in memories],
+            new_codes=[memory.new_code for memory in memories],
+            old_codes=[memory.old_code for memory in memories],
+            contexts=[memory.context for memory in memories],
+            session_ids=[memory.session_id for memory in memories],
+            agent_ids=[memory.agent_id for memory in memories],
+            languages=[memory.language for memory in memories],
+            timestamps=[memory.timestamp for memory in memories],
+            created_ats=[memory.created_at for memory in memories],
+            import_ids=[memory.import_id for memory in memories],
+            words=[tsvector(row.words) for row in rows],
+            vectors=[None if row.vector is None else HalfVector(row.vector) for row in rows],
+            model=self._model,
+            due_at=embed_after,
+        )
+        return {MemoryKey(row["project"], row["id"]) async for row in stored}
+
+    async def get(self, keys: Sequence[MemoryKey]) -> dict[MemoryKey, Memory]:
+        """See MemoryStore."""
+        async with self._connections.acquire() as connection:
+            return await self.get_on(connection, keys)
+
+    async def get_on(self, connection: Any, keys: Sequence[MemoryKey]) -> dict[MemoryKey, Memory]:
+        """As `get`, within a transaction of the caller's."""
+        rows = self._queries.get_memories(connection, model=self._model, **key_arrays(keys))
+        return {memory.key: memory async for memory in (memory_from(row) async for row in rows)}
+
+    async def find(self, memory_id: UUID, projects: Sequence[str] | None) -> list[Memory]:
+        """See MemoryStore."""
+        async with self._connections.acquire() as connection:
+            rows = self._queries.find_memories(connection, id=memory_id, projects=projects, model=self._model)
+            return [memory_from(row) async for row in rows]
+
+    async def page(self, scope: Scope, limit: int, after: Position | None) -> list[Memory]:
+        """See MemoryStore."""
+        async with self._connections.acquire() as connection:
+            rows = self._queries.list_memories(
+                connection,
+                **asdict(scope),
+                after_timestamp=after.timestamp if after else None,
+                after_project=after.project if after else None,
+                after_id=after.id if after else None,
+                limit=limit,
+                model=self._model,
+            )
+            return [memory_from(row) async for row in rows]
+
+    async def delete(self, key: MemoryKey) -> bool:
+        """See MemoryStore."""
+        async with self._connections.acquire() as connection:
+            rows = self._queries.delete_memory(connection, project=key.project, id=key.id)
+            return bool([row async for row in rows])
+
+    async def search_words(self, scope: Scope, query: QueryWords, limit: int) -> list[Match]:
+        """See MemoryStore."""
+        async with self._connections.acquire() as connection:
+            rows = self._queries.search_words(
+                connection, **asdict(scope), query=tsquery(query), weights=WEIGHTS, limit=limit
+            )
+            return [match_from(row) async for row in rows]
+
+    async def search_vectors(self, scope: Scope, vector: Vector, model: str, limit: int) -> list[Match]:
+        """See MemoryStore."""
+        async with self._connections.acquire() as connection:
+            if scope == Scope(projects=scope.projects):
+                rows = self._queries.search_vectors(
+                    connection, projects=scope.projects, vector=HalfVector(vector), model=model, limit=limit
+                )
+            else:
+                rows = self._queries.search_vectors_filtered(
+                    connection, **asdict(scope), vector=HalfVector(vector), model=model, limit=limit
+                )
+            return [match_from(row) async for row in rows]
+
+    async def stats(self, projects: Sequence[str] | None, model: str) -> Stats:
+        """See MemoryStore."""
+        async with self._connections.acquire() as connection:
+            row = await self._queries.stats(connection, projects=projects, model=model)
+        return Stats(
+            backend_type="postgresql",
+            total_entries=row["total"],
+            entries_with_embeddings=row["embedded"],
+            unique_files=row["files"],
+            unique_sessions=row["sessions"],
+            oldest_entry=row["oldest"],
+            newest_entry=row["newest"],
+            db_size_bytes=row["size_bytes"],
+            embedding=EmbeddingStats(
+                model=model, dimensions=row["dimensions"], pending=row["pending"], failed=row["given_up"]
+            ),
+        )
+
+
+def key_arrays(keys: Iterable[MemoryKey]) -> dict[str, Any]:
+    """Keys as the two arrays that queries take."""
+    keys = list(keys)
+    return {"projects": [key.project for key in keys], "ids": [key.id for key in keys]}
+
+
+def memory_from(row: Any) -> Memory:
+    """The one place where a row becomes a memory."""
+    status = EmbeddingStatus.READY
+    if row["queued"]:
+        status = EmbeddingStatus.FAILED if row["due_at"] is None else EmbeddingStatus.PENDING
+    return Memory(
+        id=row["id"],
+        project=row["project"],
+        file_path=row["file_path"],
+        new_code=row["new_code"],
+        old_code=row["old_code"],
+        context=row["context"],
+        session_id=row["session_id"],
+        agent_id=row["agent_id"],
+        language=row["language"],
+        timestamp=row["timestamp"],
+        created_at=row["created_at"],
+        embedding_status=status,
+        import_id=row["import_id"],
+    )
+
+
+def match_from(row: Any) -> Match:
+    """A row of a search."""
+    return Match(MemoryKey(row["project"], row["id"]), row["score"])
+
+
+def tsvector(words: Words) -> str:
+    """The words as text of a tsvector; words hold letters and digits only, so quoting them is enough."""
+    places: dict[str, list[str]] = {}
+    for weight, column in (("A", words.identifiers), ("B", words.path), ("C", words.context), ("D", words.code)):
+        for position, word in enumerate(column, start=1):
+            places.setdefault(word, []).append(f"{min(position, MAX_POSITION)}{weight}")
+    return " ".join(f"'{word}':{','.join(at)}" for word, at in places.items())
+
+
+def tsquery(query: QueryWords) -> str:
+    """Any of the words, or the identifiers as a whole (class A)."""
+    return " | ".join([f"'{word}'" for word in query.words] + [f"'{name}':A" for name in query.identifiers])

@@ -1,0 +1,218 @@
+"""What a store does. Each method is one statement or one transaction; none calls a model or makes a decision."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Protocol
+from uuid import UUID
+
+import numpy as np
+from numpy.typing import NDArray
+
+from app.models import (
+    Counts,
+    Finding,
+    FindingKind,
+    Import,
+    ImportStage,
+    ImportState,
+    Match,
+    Memory,
+    MemoryKey,
+    NewImport,
+    NewMemory,
+    QueryWords,
+    Reject,
+    Scope,
+    Stats,
+    Validation,
+    Vector,
+)
+
+
+@dataclass(frozen=True, slots=True, order=True)
+class Position:
+    """A place in the list of memories, which runs from new to old."""
+
+    timestamp: datetime
+    project: str
+    id: UUID
+
+
+class MemoryStore(Protocol):
+    """Memories, and the two arms of a search."""
+
+    async def add(self, new: Sequence[NewMemory], embed_after: datetime) -> set[MemoryKey]:
+        """Stores all memories whose key is not there yet, in one transaction, and answers which these were.
+
+        Those without a vector are queued, to be embedded from `embed_after` on.
+        """
+
+    async def get(self, keys: Sequence[MemoryKey]) -> dict[MemoryKey, Memory]:
+        """The memories with these keys, as far as they exist."""
+
+    async def find(self, memory_id: UUID, projects: Sequence[str] | None) -> list[Memory]:
+        """The memories with this id, one a project."""
+
+    async def page(self, scope: Scope, limit: int, after: Position | None) -> list[Memory]:
+        """Newest first, by (timestamp, project, id); `after` continues behind a place."""
+
+    async def delete(self, key: MemoryKey) -> bool:
+        """Deletes a memory with its words and vectors; False if it is not there."""
+
+    async def search_words(self, scope: Scope, query: QueryWords, limit: int) -> list[Match]:
+        """Memories that hold any of the words, best first; scores are 0 to 1."""
+
+    async def search_vectors(self, scope: Scope, vector: Vector, model: str, limit: int) -> list[Match]:
+        """Memories by the cosine (-1 to 1) of their vector of this model, best first."""
+
+    async def stats(self, projects: Sequence[str] | None, model: str) -> Stats:
+        """Exact counts over the projects (None: all)."""
+
+
+@dataclass(frozen=True, slots=True)
+class ClaimedMemory:
+    """A memory to be embedded, and how often that was tried before."""
+
+    memory: Memory
+    attempts: int
+
+
+class EmbeddingStore(Protocol):
+    """Vectors, and the queue of those still to be made."""
+
+    async def claim(self, model: str, limit: int, now: datetime, until: datetime) -> Sequence[ClaimedMemory]:
+        """Takes due memories off the queue until `until`; no two callers get the same one."""
+
+    async def save(self, model: str, vectors: Mapping[MemoryKey, Vector]) -> None:
+        """Stores vectors and takes their memories off the queue; those deleted meanwhile are passed over."""
+
+    async def postpone(self, model: str, keys: Sequence[MemoryKey], reason: str, until: datetime | None) -> None:
+        """Notes a failed attempt; without `until` the memories are given up as `failed`."""
+
+    async def vectors(self, model: str, keys: Sequence[MemoryKey]) -> dict[MemoryKey, NDArray[np.float16]]:
+        """The stored vectors of whole memories."""
+
+
+@dataclass(frozen=True, slots=True)
+class Lease:
+    """The right to work on an import; a later lease has a higher token and ends this one."""
+
+    project: str
+    import_id: UUID
+    token: int
+
+
+@dataclass(frozen=True, slots=True)
+class ClaimedImport:
+    """An import that this process now works on."""
+
+    lease: Lease
+    job: Import
+    keep_projects: bool
+
+
+@dataclass(frozen=True, slots=True)
+class ImportBatch:
+    """The next rows of a source: `rows` can be stored (source rowid first), `rejects` cannot."""
+
+    rows: Sequence[tuple[int, NewMemory]]
+    rejects: Sequence[Reject]
+    last_rowid: int
+
+    @property
+    def size(self) -> int:
+        """Rows of the source that this batch accounts for."""
+        return len(self.rows) + len(self.rejects)
+
+
+class ImportStore(Protocol):
+    """Imports, with what they could not take. Methods with a lease raise LeaseLostError once it is not the newest."""
+
+    async def create(self, new: NewImport, now: datetime, until: datetime | None) -> ClaimedImport | None:
+        """Queues an import, or begins it under a lease until then; None if one of the same file is running."""
+
+    async def running(self, project: str, source_key: str) -> Import | None:
+        """The oldest import of a file that has not ended."""
+
+    async def get(self, import_id: UUID, projects: Sequence[str] | None) -> Import | None:
+        """One import."""
+
+    async def page(self, projects: Sequence[str] | None, limit: int, before: UUID | None) -> Sequence[Import]:
+        """Newest first."""
+
+    async def claim(self, spool: UUID, now: datetime, until: datetime, only: UUID | None) -> ClaimedImport | None:
+        """Takes the oldest import of a spool folder that is queued or whose lease has run out.
+
+        Imports of a file of which another import is running are passed over; `only` names the one to take.
+        """
+
+    async def renew(self, lease: Lease, until: datetime) -> bool:
+        """Holds the lease until then; True if somebody asked to cancel."""
+
+    async def begin_stage(self, lease: Lease, stage: ImportStage, now: datetime, total: int) -> int | None:
+        """Enters a stage, with `total` rows before it; answers the rowid to go on behind if it was entered before."""
+
+    async def save_batch(self, lease: Lease, batch: ImportBatch, now: datetime, *, dry_run: bool) -> Counts:
+        """Stores a batch (a dry run: only looks what is there) and its progress in one transaction.
+
+        Memories without a vector are queued to be embedded from `now` on. Answers the counts so far.
+        """
+
+    async def save_validation(
+        self, lease: Lease, size: int, last_rowid: int, found: Validation, findings: Sequence[Finding]
+    ) -> None:
+        """Adds the result of comparing `size` rows of the source."""
+
+    async def finish(
+        self, lease: Lease, state: ImportState, now: datetime, error: str | None, notes: str | None
+    ) -> Import:
+        """Ends an import."""
+
+    async def cancel(self, import_id: UUID, project: str, now: datetime) -> Import:
+        """Ends a queued import at once and asks a running one to stop."""
+
+    async def findings(
+        self, import_id: UUID, project: str, kind: FindingKind, limit: int, after_rowid: int | None
+    ) -> Sequence[Finding]:
+        """What was not taken or differs, by source rowid."""
+
+    async def delete_memories(self, import_id: UUID, projects: Sequence[str] | None) -> int:
+        """Deletes the memories that an import brought in; answers how many."""
+
+
+class Store(Protocol):
+    """Where everything lives. `open` applies migrations; a store is used between `open` and `close`."""
+
+    @property
+    def backend(self) -> str:
+        """`postgresql` or `sqlite`."""
+
+    @property
+    def memories(self) -> MemoryStore:
+        """Memories."""
+
+    @property
+    def embeddings(self) -> EmbeddingStore:
+        """Their vectors."""
+
+    @property
+    def imports(self) -> ImportStore:
+        """What brings them in."""
+
+    async def open(self) -> None:
+        """Connects and brings the schema up to date.
+
+        Raises:
+            StartupError: says in one line what is wrong and how to mend it.
+        """
+
+    async def close(self) -> None:
+        """Finishes what is being written and disconnects."""
+
+    async def ping(self) -> None:
+        """Asks the database for a sign of life.
+
+        Raises:
+            UnavailableError: it does not answer.
+        """

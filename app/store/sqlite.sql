@@ -1,0 +1,385 @@
+-- name: add_memories*!
+-- Stores memories; the caller leaves out keys that are there. Words and queue are statements of their own (add_words,
+-- queue_embedding): SQLite has no data-modifying CTE.
+INSERT INTO memories (
+  project, id, file_path, new_code, old_code, context, session_id, agent_id, language, timestamp, created_at, import_id
+)
+VALUES (
+  :project, :id, :file_path, :new_code, :old_code, :context, :session_id, :agent_id, :language, :timestamp, :created_at,
+  :import_id
+);
+
+-- name: add_words*!
+-- The words of stored memories; PostgreSQL keeps them in the row.
+INSERT INTO memory_words (rowid, code, identifiers, path, context)
+SELECT seq, :code, :identifiers, :path, :context
+FROM memories
+WHERE project = :project
+  AND id = :id;
+
+-- name: queue_embeddings*!
+-- Queues memories without a vector.
+INSERT INTO embedding_queue (project, memory_id, model, due_at)
+VALUES (:project, :id, :model, :due_at);
+
+-- name: present_keys
+-- Which of these keys are there.
+SELECT m.project, m.id
+FROM json_each(:keys) AS wanted
+JOIN memories AS m ON m.project = wanted.value ->> 0 AND m.id = wanted.value ->> 1;
+
+-- name: get_memories
+-- The memories with these keys, in no order.
+SELECT
+  m.project, m.id, m.file_path, m.new_code, m.old_code, m.context, m.session_id, m.agent_id, m.language, m.timestamp,
+  m.created_at, m.import_id, q.memory_id IS NOT NULL AS queued, q.due_at
+FROM json_each(:keys) AS wanted
+JOIN memories AS m ON m.project = wanted.value ->> 0 AND m.id = wanted.value ->> 1
+LEFT JOIN embedding_queue AS q ON q.project = m.project AND q.memory_id = m.id AND q.model = :model;
+
+-- name: find_memories
+-- The memories with one id, one a project.
+SELECT
+  m.project, m.id, m.file_path, m.new_code, m.old_code, m.context, m.session_id, m.agent_id, m.language, m.timestamp,
+  m.created_at, m.import_id, q.memory_id IS NOT NULL AS queued, q.due_at
+FROM memories AS m
+LEFT JOIN embedding_queue AS q ON q.project = m.project AND q.memory_id = m.id AND q.model = :model
+WHERE m.id = :id
+  AND (:projects IS NULL OR m.project IN (SELECT value FROM json_each(:projects)))
+ORDER BY m.project;
+
+-- name: list_memories
+-- A page of memories, newest first, behind a place.
+SELECT
+  m.project, m.id, m.file_path, m.new_code, m.old_code, m.context, m.session_id, m.agent_id, m.language, m.timestamp,
+  m.created_at, m.import_id, q.memory_id IS NOT NULL AS queued, q.due_at
+FROM memories AS m
+LEFT JOIN embedding_queue AS q ON q.project = m.project AND q.memory_id = m.id AND q.model = :model
+WHERE (:projects IS NULL OR m.project IN (SELECT value FROM json_each(:projects)))
+  AND (:session_id IS NULL OR m.session_id = :session_id)
+  AND (:agent_id IS NULL OR m.agent_id = :agent_id)
+  AND (:file_path IS NULL OR m.file_path = :file_path)
+  AND (:path_prefix IS NULL OR substr(m.file_path, 1, length(:path_prefix)) = :path_prefix)
+  AND (:language IS NULL OR m.language = :language)
+  AND (:since IS NULL OR m.timestamp >= :since)
+  AND (:until IS NULL OR m.timestamp < :until)
+  AND (
+    :after_timestamp IS NULL
+    OR (m.timestamp, m.project, m.id) < (:after_timestamp, :after_project, :after_id)
+  )
+ORDER BY m.timestamp DESC, m.project DESC, m.id DESC
+LIMIT :limit;
+
+-- name: delete_memory
+-- Deletes a memory; its vectors and its place in the queue go by cascade, its words by delete_words.
+DELETE FROM memories
+WHERE project = :project
+  AND id = :id
+RETURNING seq;
+
+-- name: delete_words*!
+-- The words of a deleted memory; a virtual table takes no part in a cascade.
+DELETE FROM memory_words
+WHERE rowid = :seq;
+
+-- name: search_words
+-- Memories that match, best first by bm25 (smaller is better); the weights are those of code, identifiers, path, context.
+SELECT m.project, m.id, bm25(memory_words, 1.0, 3.0, 1.5, 1.5) AS score
+FROM memory_words
+JOIN memories AS m ON m.seq = memory_words.rowid
+WHERE memory_words MATCH :query
+  AND (:projects IS NULL OR m.project IN (SELECT value FROM json_each(:projects)))
+  AND (:session_id IS NULL OR m.session_id = :session_id)
+  AND (:agent_id IS NULL OR m.agent_id = :agent_id)
+  AND (:file_path IS NULL OR m.file_path = :file_path)
+  AND (:path_prefix IS NULL OR substr(m.file_path, 1, length(:path_prefix)) = :path_prefix)
+  AND (:language IS NULL OR m.language = :language)
+  AND (:since IS NULL OR m.timestamp >= :since)
+  AND (:until IS NULL OR m.timestamp < :until)
+ORDER BY score, m.timestamp DESC, m.id DESC
+LIMIT :limit;
+
+-- name: search_vectors
+-- All vectors of a model that came behind a place, for the matrices that are searched in memory.
+SELECT seq, project, memory_id AS id, embedding
+FROM embeddings
+WHERE model = :model
+  AND piece = 0
+  AND seq > :after
+ORDER BY seq;
+
+-- name: search_vectors_filtered
+-- The memories that pass the filters, for choosing rows of the matrices.
+SELECT m.project, m.id
+FROM memories AS m
+WHERE (:projects IS NULL OR m.project IN (SELECT value FROM json_each(:projects)))
+  AND (:session_id IS NULL OR m.session_id = :session_id)
+  AND (:agent_id IS NULL OR m.agent_id = :agent_id)
+  AND (:file_path IS NULL OR m.file_path = :file_path)
+  AND (:path_prefix IS NULL OR substr(m.file_path, 1, length(:path_prefix)) = :path_prefix)
+  AND (:language IS NULL OR m.language = :language)
+  AND (:since IS NULL OR m.timestamp >= :since)
+  AND (:until IS NULL OR m.timestamp < :until);
+
+-- name: stats^
+-- Exact counts over the projects.
+SELECT
+  (SELECT count(*) FROM memories WHERE :projects IS NULL OR project IN (SELECT value FROM json_each(:projects))) AS total,
+  (
+    SELECT count(DISTINCT file_path) FROM memories
+    WHERE :projects IS NULL OR project IN (SELECT value FROM json_each(:projects))
+  ) AS files,
+  (
+    SELECT count(DISTINCT session_id) FROM memories
+    WHERE :projects IS NULL OR project IN (SELECT value FROM json_each(:projects))
+  ) AS sessions,
+  (
+    SELECT min(timestamp) FROM memories WHERE :projects IS NULL OR project IN (SELECT value FROM json_each(:projects))
+  ) AS oldest,
+  (
+    SELECT max(timestamp) FROM memories WHERE :projects IS NULL OR project IN (SELECT value FROM json_each(:projects))
+  ) AS newest,
+  (
+    SELECT count(*) FROM embeddings
+    WHERE model = :model AND piece = 0 AND (:projects IS NULL OR project IN (SELECT value FROM json_each(:projects)))
+  ) AS embedded,
+  (
+    SELECT count(*) FROM embedding_queue
+    WHERE model = :model AND due_at IS NOT NULL
+      AND (:projects IS NULL OR project IN (SELECT value FROM json_each(:projects)))
+  ) AS pending,
+  (
+    SELECT count(*) FROM embedding_queue
+    WHERE model = :model AND due_at IS NULL
+      AND (:projects IS NULL OR project IN (SELECT value FROM json_each(:projects)))
+  ) AS given_up,
+  (SELECT length(embedding) / 2 FROM embeddings WHERE model = :model LIMIT 1) AS dimensions,
+  (SELECT page_count * page_size FROM pragma_page_count, pragma_page_size) AS size_bytes;
+
+-- name: claim_embeddings
+-- Due memories of the queue; with one writer there is nothing to lock, hold_embeddings moves them on.
+SELECT
+  m.project, m.id, m.file_path, m.new_code, m.old_code, m.context, m.session_id, m.agent_id, m.language, m.timestamp,
+  m.created_at, m.import_id, 1 AS queued, q.due_at, q.attempts
+FROM embedding_queue AS q
+JOIN memories AS m ON m.project = q.project AND m.id = q.memory_id
+WHERE q.model = :model
+  AND q.due_at <= :now
+ORDER BY q.due_at
+LIMIT :limit;
+
+-- name: hold_embeddings*!
+-- Takes a memory off the queue until a time.
+UPDATE embedding_queue
+SET due_at = :until
+WHERE project = :project
+  AND memory_id = :id
+  AND model = :model;
+
+-- name: save_vectors*!
+-- Stores vectors; those of memories that were deleted meanwhile are passed over.
+INSERT INTO embeddings (project, memory_id, model, piece, embedding)
+SELECT project, id, :model, 0, :vector
+FROM memories
+WHERE project = :project
+  AND id = :id
+ON CONFLICT (project, memory_id, model, piece) DO NOTHING;
+
+-- name: dequeue_embeddings*!
+-- Takes embedded memories off the queue.
+DELETE FROM embedding_queue
+WHERE project = :project
+  AND memory_id = :id
+  AND model = :model;
+
+-- name: postpone_embeddings*!
+-- Notes a failed attempt; without a time the memories are given up.
+UPDATE embedding_queue
+SET attempts = attempts + 1,
+    error = :reason,
+    due_at = :until
+WHERE project = :project
+  AND memory_id = :id
+  AND model = :model;
+
+-- name: get_vectors
+-- The vectors of whole memories.
+SELECT e.project, e.memory_id AS id, e.embedding
+FROM json_each(:keys) AS wanted
+JOIN embeddings AS e ON e.project = wanted.value ->> 0 AND e.memory_id = wanted.value ->> 1
+WHERE e.model = :model
+  AND e.piece = 0;
+
+-- name: create_import^
+-- Begins an import: queued, or running right away under a lease of the caller's.
+INSERT INTO imports (
+  project, id, state, stage, keep_projects, source_name, source_key, source_size_bytes, source_format, spool, validate,
+  dry_run, batch_size, created_at, started_at, token, lease_until
+)
+VALUES (
+  :project, :id, :state, 'snapshot', :keep_projects, :source_name, :source_key, :source_size_bytes, :source_format,
+  :spool, :validate, :dry_run, :batch_size, :now, :started_at, 1, :until
+)
+RETURNING *;
+
+-- name: running_import^
+-- The import of a file that is running or queued; the oldest.
+SELECT *
+FROM imports
+WHERE project = :project
+  AND source_key = :source_key
+  AND state IN ('queued', 'running')
+ORDER BY created_at, id
+LIMIT 1;
+
+-- name: get_import^
+-- One import, by its id.
+SELECT *
+FROM imports
+WHERE id = :id
+  AND (:projects IS NULL OR project IN (SELECT value FROM json_each(:projects)));
+
+-- name: list_imports
+-- Imports, newest first: their ids are of version 7, which begins with the time.
+SELECT *
+FROM imports
+WHERE (:projects IS NULL OR project IN (SELECT value FROM json_each(:projects)))
+  AND (:before IS NULL OR id < :before)
+ORDER BY id DESC
+LIMIT :limit;
+
+-- name: claim_import^
+-- Takes the oldest import of a spool folder that nobody works on, unless one of the same file is running. One writer needs no row lock.
+UPDATE imports
+SET state = 'running',
+    token = token + 1,
+    lease_until = :until,
+    started_at = coalesce(started_at, :now)
+WHERE (project, id) IN (
+  SELECT c.project, c.id
+  FROM imports AS c
+  WHERE (c.state = 'queued' OR (c.state = 'running' AND c.lease_until < :now))
+    AND c.spool = :spool
+    AND (:only IS NULL OR c.id = :only)
+    AND NOT EXISTS (
+      SELECT 1 FROM imports AS other
+      WHERE other.state = 'running'
+        AND other.source_key = c.source_key
+        AND other.id <> c.id
+    )
+  ORDER BY c.created_at, c.id
+  LIMIT 1
+)
+RETURNING *;
+
+-- name: renew_import^
+-- Holds a lease longer; answers whether the import is to stop.
+UPDATE imports
+SET lease_until = :until
+WHERE project = :project
+  AND id = :id
+  AND token = :token
+  AND state = 'running'
+RETURNING cancel_requested;
+
+-- name: begin_stage^
+-- Enters a stage. A stage that was entered before keeps its progress: the import was resumed.
+UPDATE imports
+SET stage_processed_before = CASE WHEN stage = :stage THEN processed ELSE 0 END,
+    processed = CASE WHEN stage = :stage THEN processed ELSE 0 END,
+    last_rowid = CASE WHEN stage = :stage THEN last_rowid END,
+    stage = :stage,
+    stage_started_at = :now,
+    total = :total,
+    source_entries = CASE WHEN :stage = 'migrating' THEN :total ELSE source_entries END
+WHERE project = :project
+  AND id = :id
+  AND token = :token
+  AND state = 'running'
+RETURNING last_rowid;
+
+-- name: lock_import^
+-- Whether the lease is still the newest; the transaction of the one writer holds the import.
+SELECT id
+FROM imports
+WHERE project = :project
+  AND id = :id
+  AND token = :token
+  AND state = 'running';
+
+-- name: count_batch^
+-- Adds a batch to the counts and the progress.
+UPDATE imports
+SET processed = processed + :size,
+    last_rowid = :last_rowid,
+    migrated = migrated + :migrated,
+    skipped = skipped + :skipped,
+    failed = failed + :failed,
+    reembedded = reembedded + :reembedded
+WHERE project = :project
+  AND id = :id
+RETURNING *;
+
+-- name: count_validation^
+-- Adds a compared batch to the validation and the progress.
+UPDATE imports
+SET processed = processed + :size,
+    last_rowid = :last_rowid,
+    checked = coalesce(checked, 0) + :checked,
+    mismatched = coalesce(mismatched, 0) + :mismatched,
+    missing = coalesce(missing, 0) + :missing
+WHERE project = :project
+  AND id = :id
+  AND token = :token
+  AND state = 'running'
+RETURNING *;
+
+-- name: add_findings*!
+-- Notes rows that were not taken or that differ.
+INSERT INTO import_findings (project, import_id, kind, source_rowid, source_id, reason)
+VALUES (:project, :import_id, :kind, :rowid, :source_id, :reason)
+ON CONFLICT (project, import_id, kind, source_rowid) DO NOTHING;
+
+-- name: finish_import^
+-- Ends an import.
+UPDATE imports
+SET state = :state,
+    stage = CASE WHEN :state = 'completed' THEN 'done' ELSE stage END,
+    finished_at = :now,
+    lease_until = NULL,
+    error = :error,
+    notes = :notes
+WHERE project = :project
+  AND id = :id
+  AND token = :token
+  AND state = 'running'
+RETURNING *;
+
+-- name: cancel_import^
+-- Ends an import that nobody works on, and asks a running one to stop; a finished one stays as it is.
+UPDATE imports
+SET cancel_requested = 1,
+    state = CASE WHEN state = 'queued' OR lease_until < :now THEN 'cancelled' ELSE state END,
+    finished_at = CASE WHEN state = 'queued' OR lease_until < :now THEN :now ELSE finished_at END,
+    lease_until = CASE WHEN lease_until >= :now THEN lease_until END
+WHERE project = :project
+  AND id = :id
+RETURNING *;
+
+-- name: list_findings
+-- What was not taken or differs, by source rowid.
+SELECT kind, source_rowid, source_id, reason
+FROM import_findings
+WHERE project = :project
+  AND import_id = :import_id
+  AND kind = :kind
+  AND (:after_rowid IS NULL OR source_rowid > :after_rowid)
+ORDER BY source_rowid
+LIMIT :limit;
+
+-- name: delete_imported
+-- Undo: deletes what an import brought in; the words go by delete_words.
+DELETE FROM memories
+WHERE import_id = :import_id
+  AND (:projects IS NULL OR project IN (SELECT value FROM json_each(:projects)))
+RETURNING seq;

@@ -1,0 +1,41 @@
+"""The store on one SQLite file."""
+
+from pathlib import Path
+from typing import Any
+
+import aiosql
+
+import app.store
+from app.store.sqlite.connections import SqliteConnections
+from app.store.sqlite.embeddings import SqliteEmbeddings
+from app.store.sqlite.imports import SqliteImports
+from app.store.sqlite.memories import SqliteMemories
+
+QUERIES = Path(app.store.__file__).with_name("sqlite.sql")
+
+
+class SqliteStore:
+    """Store in a file: one process writes at a time, and readers never wait for it."""
+
+    backend = "sqlite"
+
+    def __init__(self, path: Path, model: str) -> None:
+        """`model` is the embedding model whose vectors new memories get."""
+        queries: Any = aiosql.from_path(QUERIES, "aiosqlite", mandatory_parameters=False)
+        self._connections = SqliteConnections(path)
+        self.memories = SqliteMemories(self._connections, queries, model)
+        self.embeddings = SqliteEmbeddings(self._connections, queries)
+        self.imports = SqliteImports(self._connections, queries, self.memories)
+
+    async def open(self) -> None:
+        """See Store."""
+        await self._connections.open()
+
+    async def close(self) -> None:
+        """See Store."""
+        await self._connections.close()
+
+    async def ping(self) -> None:
+        """See Store."""
+        async with self._connections.read() as connection:
+            await connection.execute("SELECT 1")

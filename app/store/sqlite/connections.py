@@ -1,0 +1,205 @@
+"""The connections to a SQLite file: one writer that commits in groups, and several readers."""
+
+import asyncio
+import sqlite3
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any, TypeVar
+
+import aiosqlite
+import structlog
+
+from app.errors import AfterImageError, StartupError, UnavailableError
+from app.store import migrate
+
+READERS = 4
+
+BUSY_TIMEOUT_SECONDS = 30
+"""How long to wait for another process that writes, such as `afterimage migrate`."""
+
+MAX_GROUP = 256
+"""Writes that share one commit at most."""
+
+T = TypeVar("T")
+Work = Callable[[aiosqlite.Connection], Awaitable[T]]
+
+log = structlog.get_logger()
+
+
+class SqliteConnections:
+    """One file in WAL mode; every commit reaches the disk (synchronous=FULL)."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self._queue: asyncio.Queue[tuple[Work[Any], asyncio.Future[Any]] | None] = asyncio.Queue()
+        self._readers: asyncio.Queue[aiosqlite.Connection] = asyncio.Queue()
+
+    async def open(self) -> None:
+        """Opens the file, making it if it is not there, and brings its tables up to date.
+
+        Raises:
+            StartupError: the file cannot be used, or is not ours.
+        """
+        try:
+            self._path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+            self._writer = await self._connect()
+        except (OSError, sqlite3.Error) as error:
+            raise StartupError(
+                f"the SQLite file {self._path} cannot be opened: {error}; "
+                "check AFTERIMAGE_SQLITE_PATH and its permissions"
+            ) from None
+        try:
+            await self._refuse_foreign_file()
+            await self._writer.execute("PRAGMA journal_mode = WAL")
+            await self._migrate()
+            for _ in range(READERS):
+                self._readers.put_nowait(await self._connect())
+        except sqlite3.Error as error:
+            await self._disconnect()
+            raise StartupError(f"the SQLite file {self._path} cannot be used: {error}") from None
+        except StartupError:
+            await self._disconnect()
+            raise
+        self._task = asyncio.create_task(self._write(), name="sqlite-writer")
+
+    async def close(self) -> None:
+        """Commits what is queued and closes the file."""
+        await self._queue.put(None)
+        await self._task
+        await self._disconnect()
+
+    @asynccontextmanager
+    async def read(self) -> AsyncIterator[aiosqlite.Connection]:
+        """Lends a reader, which sees everything that was committed before."""
+        connection = await self._readers.get()
+        try:
+            yield connection
+        except sqlite3.OperationalError as error:
+            raise UnavailableError(f"SQLite does not answer: {error}") from error
+        finally:
+            self._readers.put_nowait(connection)
+
+    async def write(self, work: Work[T]) -> T:
+        """Runs statements in a transaction; answers once they are on the disk.
+
+        What is waiting at the same time shares a commit, each under a savepoint of its own: one that fails takes no
+        other with it.
+        """
+        answer: asyncio.Future[T] = asyncio.get_running_loop().create_future()
+        await self._queue.put((work, answer))
+        return await answer
+
+    async def _write(self) -> None:
+        while (first := await self._queue.get()) is not None:
+            group = [first]
+            stopping = False
+            while len(group) < MAX_GROUP and not self._queue.empty():
+                item = self._queue.get_nowait()
+                if item is None:
+                    stopping = True
+                    break
+                group.append(item)
+            await self._commit(group)
+            if stopping:
+                return
+
+    async def _commit(self, group: list[tuple[Work[Any], asyncio.Future[Any]]]) -> None:
+        answers: list[tuple[asyncio.Future[Any], Any]] = []
+        try:
+            await self._writer.execute("BEGIN IMMEDIATE")
+            for work, answer in group:
+                if not answer.cancelled():
+                    answers.append((answer, await self._attempt(work)))
+            await self._writer.execute("COMMIT")
+        except Exception as error:  # noqa: BLE001 - handed to every caller
+            if self._writer.in_transaction:
+                await self._writer.execute("ROLLBACK")
+            lost = UnavailableError(f"SQLite did not store: {error}")
+            answers = [(answer, lost) for _, answer in group]
+        for answer, result in answers:
+            if answer.done():
+                continue
+            if isinstance(result, Exception):
+                answer.set_exception(result)
+            else:
+                answer.set_result(result)
+
+    async def _attempt(self, work: Work[Any]) -> Any:
+        """The result of the work, or the error that undid it."""
+        await self._writer.execute("SAVEPOINT work")
+        try:
+            result = await work(self._writer)
+        except sqlite3.OperationalError as error:
+            await self._undo()
+            return UnavailableError(f"SQLite did not store: {error}")
+        except (AfterImageError, sqlite3.Error, ValueError) as error:
+            await self._undo()
+            return error
+        await self._writer.execute("RELEASE work")
+        return result
+
+    async def _undo(self) -> None:
+        await self._writer.execute("ROLLBACK TO work")
+        await self._writer.execute("RELEASE work")
+
+    async def _connect(self) -> aiosqlite.Connection:
+        connection = await aiosqlite.connect(self._path, isolation_level=None, timeout=BUSY_TIMEOUT_SECONDS)
+        connection.row_factory = sqlite3.Row
+        for pragma in ("foreign_keys = ON", "synchronous = FULL", "cache_size = -65536", "temp_store = MEMORY"):
+            await connection.execute(f"PRAGMA {pragma}")
+        return connection
+
+    async def _disconnect(self) -> None:
+        while not self._readers.empty():
+            await self._readers.get_nowait().close()
+        await self._writer.close()
+
+    async def _refuse_foreign_file(self) -> None:
+        async with self._writer.execute("SELECT name FROM sqlite_master WHERE type = 'table'") as cursor:
+            tables = {row["name"] for row in await cursor.fetchall()}
+        if not tables or "schema_migrations" in tables:
+            return
+        if "code_memory" in tables:
+            new = self._path.with_name("afterimage.db")
+            raise StartupError(
+                f"{self._path} is an AI-AfterImage file, which this service imports and never changes; run: "
+                f"AFTERIMAGE_SQLITE_PATH={new} afterimage migrate --sqlite {self._path} "
+                f"and set storage.sqlite.path (or AFTERIMAGE_SQLITE_PATH) to {new}"
+            )
+        raise StartupError(
+            f"{self._path} is a database of another program (tables: {', '.join(sorted(tables)[:5])}); "
+            "set AFTERIMAGE_SQLITE_PATH to another file"
+        )
+
+    async def _migrate(self) -> None:
+        """Applies migrations in one transaction; BEGIN IMMEDIATE makes starting processes wait for each other."""
+        await self._writer.execute("BEGIN IMMEDIATE")
+        try:
+            await self._writer.execute(
+                "CREATE TABLE IF NOT EXISTS schema_migrations "
+                "(version INTEGER PRIMARY KEY, applied_at TEXT NOT NULL DEFAULT CURRENT_TIMESTAMP)"
+            )
+            async with self._writer.execute("SELECT coalesce(max(version), 0) FROM schema_migrations") as cursor:
+                row = await cursor.fetchone()
+            for migration in migrate.pending("sqlite", row[0] if row else 0):
+                for statement in statements(migration.sql):
+                    await self._writer.execute(statement)
+                await self._writer.execute("INSERT INTO schema_migrations (version) VALUES (?)", (migration.version,))
+                log.info("migrated", version=migration.version)
+            await self._writer.execute("COMMIT")
+        except (sqlite3.Error, StartupError):
+            await self._writer.execute("ROLLBACK")
+            raise
+
+
+def statements(script: str) -> list[str]:
+    """A script in single statements: `executescript` would commit first."""
+    found: list[str] = []
+    current = ""
+    for line in script.splitlines(keepends=True):
+        current += line
+        if sqlite3.complete_statement(current):
+            found.append(current)
+            current = ""
+    return found

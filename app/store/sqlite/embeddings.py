@@ -1,0 +1,63 @@
+"""Vectors in SQLite, and the queue of those still to be made."""
+
+from collections.abc import Mapping, Sequence
+from datetime import datetime
+from typing import Any
+
+import aiosqlite
+import numpy as np
+from numpy.typing import NDArray
+
+from app.models import MemoryKey, Vector
+from app.store.protocol import ClaimedMemory
+from app.store.sqlite.connections import SqliteConnections
+from app.store.sqlite.memories import key_from, memory_from
+from app.store.sqlite.values import keys_json, time_text, vector_bytes, vector_from
+
+
+class SqliteEmbeddings:
+    """EmbeddingStore on SQLite."""
+
+    def __init__(self, connections: SqliteConnections, queries: Any) -> None:
+        self._connections = connections
+        self._queries = queries
+
+    async def claim(self, model: str, limit: int, now: datetime, until: datetime) -> list[ClaimedMemory]:
+        """See EmbeddingStore."""
+
+        async def work(connection: aiosqlite.Connection) -> list[ClaimedMemory]:
+            rows = self._queries.claim_embeddings(connection, model=model, limit=limit, now=time_text(now))
+            claimed = [ClaimedMemory(memory_from(row), row["attempts"]) async for row in rows]
+            keys = [claim.memory.key for claim in claimed]
+            await self._queries.hold_embeddings(connection, _places(keys, model, until=time_text(until)))
+            return claimed
+
+        return await self._connections.write(work)
+
+    async def save(self, model: str, vectors: Mapping[MemoryKey, Vector]) -> None:
+        """See EmbeddingStore."""
+
+        async def work(connection: aiosqlite.Connection) -> None:
+            rows = [
+                {**place, "vector": vector_bytes(vector)}
+                for place, vector in zip(_places(vectors, model), vectors.values(), strict=True)
+            ]
+            await self._queries.save_vectors(connection, rows)
+            await self._queries.dequeue_embeddings(connection, _places(vectors, model))
+
+        await self._connections.write(work)
+
+    async def postpone(self, model: str, keys: Sequence[MemoryKey], reason: str, until: datetime | None) -> None:
+        """See EmbeddingStore."""
+        rows = _places(keys, model, reason=reason, until=time_text(until))
+        await self._connections.write(lambda connection: self._queries.postpone_embeddings(connection, rows))
+
+    async def vectors(self, model: str, keys: Sequence[MemoryKey]) -> dict[MemoryKey, NDArray[np.float16]]:
+        """See EmbeddingStore."""
+        async with self._connections.read() as connection:
+            rows = self._queries.get_vectors(connection, model=model, keys=keys_json(keys))
+            return {key_from(row): vector_from(row["embedding"]) async for row in rows}
+
+
+def _places(keys: Sequence[MemoryKey] | Mapping[MemoryKey, Vector], model: str, **more: Any) -> list[dict[str, Any]]:
+    return [{"project": key.project, "id": str(key.id), "model": model, **more} for key in keys]

@@ -1,0 +1,240 @@
+"""Memories in SQLite."""
+
+from collections.abc import Iterable, Sequence
+from datetime import datetime
+from typing import Any
+from uuid import UUID
+
+import aiosqlite
+
+from app.models import (
+    EmbeddingStats,
+    EmbeddingStatus,
+    Match,
+    Memory,
+    MemoryKey,
+    NewMemory,
+    QueryWords,
+    Scope,
+    Stats,
+    Vector,
+)
+from app.store.protocol import Position
+from app.store.sqlite.connections import SqliteConnections
+from app.store.sqlite.values import (
+    keys_json,
+    projects_json,
+    scope_values,
+    time_from,
+    time_text,
+    vector_bytes,
+    vector_from,
+)
+from app.store.sqlite.vectors import VectorIndex
+
+HALF_SCORE = 10.0
+"""The bm25 score that counts as 0.5 on the scale from 0 to 1."""
+
+
+class SqliteMemories:
+    """MemoryStore on SQLite."""
+
+    def __init__(self, connections: SqliteConnections, queries: Any, model: str) -> None:
+        self._connections = connections
+        self._queries = queries
+        self._model = model
+        self._indexes: dict[str, VectorIndex] = {}
+
+    async def add(self, new: Sequence[NewMemory], embed_after: datetime) -> set[MemoryKey]:
+        """See MemoryStore."""
+        return await self._connections.write(lambda connection: self.add_on(connection, new, embed_after))
+
+    async def add_on(
+        self, connection: aiosqlite.Connection, new: Sequence[NewMemory], embed_after: datetime
+    ) -> set[MemoryKey]:
+        """As `add`, within a transaction of the caller's."""
+        queries = self._queries
+        wanted = {row.memory.key: row for row in new}
+        present = {key_from(row) async for row in queries.present_keys(connection, keys=keys_json(wanted))}
+        rows = [row for key, row in wanted.items() if key not in present]
+        if not rows:
+            return set()
+        await queries.add_memories(connection, [_memory_values(row.memory) for row in rows])
+        await queries.add_words(connection, [_word_values(row) for row in rows])
+        embedded = [{"vector": vector_bytes(row.vector), **self._place(row)} for row in rows if row.vector is not None]
+        if embedded:
+            await queries.save_vectors(connection, embedded)
+        pending = [{"due_at": time_text(embed_after), **self._place(row)} for row in rows if row.vector is None]
+        if pending:
+            await queries.queue_embeddings(connection, pending)
+        return {row.memory.key for row in rows}
+
+    async def get(self, keys: Sequence[MemoryKey]) -> dict[MemoryKey, Memory]:
+        """See MemoryStore."""
+        async with self._connections.read() as connection:
+            return await self.get_on(connection, keys)
+
+    async def get_on(self, connection: aiosqlite.Connection, keys: Iterable[MemoryKey]) -> dict[MemoryKey, Memory]:
+        """As `get`, within a transaction of the caller's."""
+        rows = self._queries.get_memories(connection, keys=keys_json(keys), model=self._model)
+        return {memory.key: memory async for memory in (memory_from(row) async for row in rows)}
+
+    async def find(self, memory_id: UUID, projects: Sequence[str] | None) -> list[Memory]:
+        """See MemoryStore."""
+        async with self._connections.read() as connection:
+            rows = self._queries.find_memories(
+                connection, id=str(memory_id), projects=projects_json(projects), model=self._model
+            )
+            return [memory_from(row) async for row in rows]
+
+    async def page(self, scope: Scope, limit: int, after: Position | None) -> list[Memory]:
+        """See MemoryStore."""
+        async with self._connections.read() as connection:
+            rows = self._queries.list_memories(
+                connection,
+                **scope_values(scope),
+                after_timestamp=time_text(after.timestamp) if after else None,
+                after_project=after.project if after else None,
+                after_id=str(after.id) if after else None,
+                limit=limit,
+                model=self._model,
+            )
+            return [memory_from(row) async for row in rows]
+
+    async def delete(self, key: MemoryKey) -> bool:
+        """See MemoryStore."""
+
+        async def work(connection: aiosqlite.Connection) -> bool:
+            rows = self._queries.delete_memory(connection, project=key.project, id=str(key.id))
+            deleted = [{"seq": row["seq"]} async for row in rows]
+            await self._queries.delete_words(connection, deleted)
+            return bool(deleted)
+
+        deleted = await self._connections.write(work)
+        self.forget([key])
+        return deleted
+
+    def forget(self, keys: Iterable[MemoryKey]) -> None:
+        """Takes deleted memories out of the vectors in memory."""
+        for index in self._indexes.values():
+            for key in keys:
+                index.remove(key)
+
+    async def search_words(self, scope: Scope, query: QueryWords, limit: int) -> list[Match]:
+        """See MemoryStore."""
+        async with self._connections.read() as connection:
+            rows = self._queries.search_words(connection, **scope_values(scope), query=fts_query(query), limit=limit)
+            return [Match(key_from(row), _score(row["score"])) async for row in rows]
+
+    async def search_vectors(self, scope: Scope, vector: Vector, model: str, limit: int) -> list[Match]:
+        """See MemoryStore."""
+        index = self._indexes.setdefault(model, VectorIndex())
+        async with self._connections.read() as connection:
+            await self._catch_up(connection, index, model)
+            among = None
+            if scope != Scope(projects=scope.projects):
+                rows = self._queries.search_vectors_filtered(connection, **scope_values(scope))
+                among = [key_from(row) async for row in rows]
+            while True:
+                matches = await index.search(vector, limit, scope.projects, among)
+                keys = [match.key for match in matches]
+                present = {key_from(row) async for row in self._queries.present_keys(connection, keys=keys_json(keys))}
+                gone = set(keys) - present
+                if not gone:
+                    return matches
+                for key in gone:  # another process has deleted them
+                    index.remove(key)
+
+    async def stats(self, projects: Sequence[str] | None, model: str) -> Stats:
+        """See MemoryStore."""
+        async with self._connections.read() as connection:
+            row = await self._queries.stats(connection, projects=projects_json(projects), model=model)
+        return Stats(
+            backend_type="sqlite",
+            total_entries=row["total"],
+            entries_with_embeddings=row["embedded"],
+            unique_files=row["files"],
+            unique_sessions=row["sessions"],
+            oldest_entry=time_from(row["oldest"]),
+            newest_entry=time_from(row["newest"]),
+            db_size_bytes=row["size_bytes"],
+            embedding=EmbeddingStats(
+                model=model, dimensions=row["dimensions"], pending=row["pending"], failed=row["given_up"]
+            ),
+        )
+
+    async def _catch_up(self, connection: aiosqlite.Connection, index: VectorIndex, model: str) -> None:
+        """Brings vectors into memory that were stored since the last search, by this process or another."""
+        async for row in self._queries.search_vectors(connection, model=model, after=index.newest):
+            index.put(row["seq"], key_from(row), vector_from(row["embedding"]))
+
+    def _place(self, row: NewMemory) -> dict[str, Any]:
+        return {"project": row.memory.project, "id": str(row.memory.id), "model": self._model}
+
+
+def key_from(row: Any) -> MemoryKey:
+    """The key of a row."""
+    return MemoryKey(row["project"], UUID(row["id"]))
+
+
+def memory_from(row: Any) -> Memory:
+    """The one place where a row becomes a memory."""
+    status = EmbeddingStatus.READY
+    if row["queued"]:
+        status = EmbeddingStatus.FAILED if row["due_at"] is None else EmbeddingStatus.PENDING
+    return Memory(
+        id=UUID(row["id"]),
+        project=row["project"],
+        file_path=row["file_path"],
+        new_code=row["new_code"],
+        old_code=row["old_code"],
+        context=row["context"],
+        session_id=row["session_id"],
+        agent_id=row["agent_id"],
+        language=row["language"],
+        timestamp=datetime.fromisoformat(row["timestamp"]),
+        created_at=datetime.fromisoformat(row["created_at"]),
+        embedding_status=status,
+        import_id=UUID(row["import_id"]) if row["import_id"] else None,
+    )
+
+
+def fts_query(query: QueryWords) -> str:
+    """Any of the words, or the identifiers as a whole, in FTS5's language; words hold letters and digits only."""
+    return " OR ".join(
+        [f'"{word}"' for word in query.words] + [f'identifiers : "{name}"' for name in query.identifiers]
+    )
+
+
+def _score(bm25: float) -> float:
+    """0 to 1, growing with the match; SQLite's bm25 is negative, and smaller for better."""
+    strength = max(-bm25, 0.0)
+    return strength / (strength + HALF_SCORE)
+
+
+def _memory_values(memory: Memory) -> dict[str, Any]:
+    return {
+        "project": memory.project,
+        "id": str(memory.id),
+        "file_path": memory.file_path,
+        "new_code": memory.new_code,
+        "old_code": memory.old_code,
+        "context": memory.context,
+        "session_id": memory.session_id,
+        "agent_id": memory.agent_id,
+        "language": memory.language,
+        "timestamp": time_text(memory.timestamp),
+        "created_at": time_text(memory.created_at),
+        "import_id": str(memory.import_id) if memory.import_id else None,
+    }
+
+
+def _word_values(row: NewMemory) -> dict[str, Any]:
+    return {
+        "project": row.memory.project,
+        "id": str(row.memory.id),
+        "code": " ".join(row.words.code),
+        "identifiers": " ".join(row.words.identifiers),
+        "path": " ".join(row.words.path),
+        "context": " ".join(row.words.context),
+    }

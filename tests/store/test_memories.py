@@ -1,0 +1,202 @@
+"""The contract of MemoryStore, on every store."""
+
+from dataclasses import replace
+from typing import Any
+from uuid import uuid4
+
+import pytest
+
+from app.models import EmbeddingStatus, MemoryKey, Scope
+from app.store.protocol import Position, Store
+from app.tokens import query_words
+from tests.conftest import MODEL
+from tests.memories import NOON, memory, minutes, new, vector
+
+EVERYWHERE = Scope()
+
+
+async def test_a_stored_memory_comes_back_verbatim(store: Store) -> None:
+    row = new(
+        new_code="x = '\\u00e9'\n\ttab 😀\r\n",
+        old_code="",
+        context="why: 'quotes' \\ and \"more\"",
+        session_id="s",
+        agent_id="a",
+        project="p",
+        import_id=uuid4(),
+        timestamp=NOON + minutes(0.12345),
+    )
+    assert await store.memories.add([row], NOON) == {row.memory.key}
+    assert await store.memories.get([row.memory.key]) == {row.memory.key: row.memory}
+    assert await store.memories.find(row.memory.id, None) == [row.memory]
+
+
+async def test_a_key_that_is_there_is_left_as_it_is(store: Store) -> None:
+    first = new(new_code="one")
+    other = new(id=first.memory.id, new_code="two")
+    fresh = new()
+    await store.memories.add([first], NOON)
+    assert await store.memories.add([other, fresh], NOON) == {fresh.memory.key}
+    assert (await store.memories.get([first.memory.key]))[first.memory.key].new_code == "one"
+
+
+async def test_equal_path_and_time_are_different_memories(store: Store) -> None:
+    rows = [new(new_code="one"), new(new_code="two")]
+    assert len(await store.memories.add(rows, NOON)) == 2
+    assert (await store.memories.stats(None, MODEL)).total_entries == 2
+
+
+async def test_the_same_id_may_stand_in_two_projects(store: Store) -> None:
+    one = new(project="a")
+    two = new(project="b", id=one.memory.id)
+    await store.memories.add([one, two], NOON)
+    assert [found.project for found in await store.memories.find(one.memory.id, None)] == ["a", "b"]
+    assert [found.project for found in await store.memories.find(one.memory.id, ["b"])] == ["b"]
+
+
+async def test_a_deleted_memory_is_gone_from_everywhere(store: Store) -> None:
+    row = new(vector(1), new_code="unmistakable")
+    await store.memories.add([row], NOON)
+    assert await store.memories.search_vectors(EVERYWHERE, vector(1), MODEL, 10)
+    assert await store.memories.delete(row.memory.key)
+    assert not await store.memories.delete(row.memory.key)
+    assert await store.memories.get([row.memory.key]) == {}
+    assert await store.memories.search_words(EVERYWHERE, query_words("unmistakable"), 10) == []
+    assert await store.memories.search_vectors(EVERYWHERE, vector(1), MODEL, 10) == []
+    assert (await store.memories.stats(None, MODEL)).entries_with_embeddings == 0
+
+
+async def test_a_deleted_id_can_be_stored_again(store: Store) -> None:
+    row = new(vector(1))
+    await store.memories.add([row], NOON)
+    await store.memories.delete(row.memory.key)
+    again = replace(row, vector=vector(0, 1))
+    assert await store.memories.add([again], NOON) == {row.memory.key}
+    [match] = await store.memories.search_vectors(EVERYWHERE, vector(0, 1), MODEL, 10)
+    assert match.score == pytest.approx(1, abs=1e-3)
+
+
+async def test_pages_run_from_new_to_old_without_gaps_or_repeats(store: Store) -> None:
+    rows = [new(timestamp=NOON + minutes(index // 3), project=f"p{index % 2}") for index in range(20)]
+    await store.memories.add(rows, NOON)
+    seen = []
+    after = None
+    while page := await store.memories.page(EVERYWHERE, 6, after):
+        seen += page
+        last = page[-1]
+        after = Position(last.timestamp, last.project, last.id)
+        await store.memories.add([new(timestamp=NOON + minutes(99))], NOON)  # others write meanwhile
+    expected = sorted((row.memory for row in rows), key=lambda one: (one.timestamp, one.project, one.id), reverse=True)
+    assert seen == expected
+
+
+FILTERS: dict[str, tuple[Scope, dict[str, Any]]] = {
+    "projects": (Scope(projects=["kept"]), {"project": "kept"}),
+    "session_id": (Scope(session_id="kept"), {"session_id": "kept"}),
+    "agent_id": (Scope(agent_id="kept"), {"agent_id": "kept"}),
+    "file_path": (Scope(file_path="a_b%/c.py"), {"file_path": "a_b%/c.py"}),
+    "path_prefix": (Scope(path_prefix="a_b%/"), {"file_path": "a_b%/d.py"}),
+    "language": (Scope(language="kept"), {"language": "kept"}),
+    "since": (Scope(since=NOON + minutes(1)), {"timestamp": NOON + minutes(1)}),
+    "until": (Scope(until=NOON), {"timestamp": NOON - minutes(1)}),
+}
+
+
+@pytest.mark.parametrize("name", FILTERS)
+async def test_a_filter_holds_in_lists_and_searches(store: Store, name: str) -> None:
+    scope, fields = FILTERS[name]
+    kept = new(vector(1, 1), **fields)
+    others = [new(vector(1), file_path=f"aXbX/{index}.py") for index in range(20)]
+    await store.memories.add([*others, kept], NOON)
+    keys = [kept.memory.key]
+    assert [one.key for one in await store.memories.page(scope, 10, None)] == keys
+    assert [one.key for one in await store.memories.search_words(scope, query_words("parse"), 3)] == keys
+    assert [one.key for one in await store.memories.search_vectors(scope, vector(1), MODEL, 3)] == keys
+
+
+async def test_no_project_at_all_finds_nothing(store: Store) -> None:
+    await store.memories.add([new(vector(1))], NOON)
+    nowhere = Scope(projects=[])
+    assert await store.memories.page(nowhere, 10, None) == []
+    assert await store.memories.search_words(nowhere, query_words("parse"), 10) == []
+    assert await store.memories.search_vectors(nowhere, vector(1), MODEL, 10) == []
+
+
+async def test_any_word_finds_and_more_words_find_better(store: Store) -> None:
+    one = new(new_code="def parse_header(line): pass")
+    both = new(new_code="def parse_cookie(header): pass  # header cookie")
+    none = new(new_code="import os", file_path="x.py")
+    await store.memories.add([one, both, none], NOON)
+    found = await store.memories.search_words(EVERYWHERE, query_words("how to read a cookie header"), 10)
+    assert [match.key for match in found] == [both.memory.key, one.memory.key]
+    assert all(0 < match.score < 1 for match in found)
+
+
+async def test_path_and_context_are_searched(store: Store) -> None:
+    by_path = new(file_path="billing/invoice.py", new_code="x")
+    by_context = new(context="Round the totals", new_code="y", file_path="z.py")
+    await store.memories.add([by_path, by_context], NOON)
+    for word, row in (("invoices", by_path), ("totals", by_context)):
+        found = await store.memories.search_words(EVERYWHERE, query_words(word), 10)
+        assert [match.key for match in found] == [row.memory.key]
+
+
+async def test_an_identifier_is_found_however_it_is_written(store: Store) -> None:
+    row = new(new_code="client.getUserById(7)")
+    await store.memories.add([row, new()], NOON)
+    for query in ("getUserById", "get_user_by_id", "GETUSERBYID", "user id"):
+        found = await store.memories.search_words(EVERYWHERE, query_words(query), 10)
+        assert found[0].key == row.memory.key, query
+
+
+async def test_vectors_are_ordered_by_cosine(store: Store) -> None:
+    rows = [new(vector(1, share)) for share in (0.0, 0.5, 1.0, -1.0)]
+    await store.memories.add(rows, NOON)
+    found = await store.memories.search_vectors(EVERYWHERE, vector(1, 1), MODEL, 3)
+    assert [match.key for match in found] == [rows[2].memory.key, rows[1].memory.key, rows[0].memory.key]
+    assert [match.score for match in found] == pytest.approx([1.0, 0.9487, 0.7071], abs=1e-3)
+
+
+async def test_vectors_of_another_model_are_never_mixed_in(store: Store) -> None:
+    await store.memories.add([new(vector(1))], NOON)
+    assert await store.memories.search_vectors(EVERYWHERE, vector(1), "another", 10) == []
+
+
+async def test_a_huge_memory_of_distinct_words_is_stored_and_found(store: Store) -> None:
+    code = " ".join(chr(0x4E00 + index % 20000) + str(index) for index in range(130_000))[: 1024 * 256]
+    row = new(new_code=f"needle {code}", context=code[:20000])
+    await store.memories.add([row], NOON)
+    [match] = await store.memories.search_words(EVERYWHERE, query_words("needle"), 10)
+    assert match.key == row.memory.key
+
+
+async def test_stats_count_exactly(store: Store) -> None:
+    rows = [
+        new(vector(1), file_path="a.py", session_id="s"),
+        new(file_path="a.py", session_id="t", timestamp=NOON + minutes(5)),
+        new(file_path="b.py", project="other", timestamp=NOON - minutes(5)),
+    ]
+    await store.memories.add(rows, NOON)
+    stats = await store.memories.stats(None, MODEL)
+    assert (stats.total_entries, stats.entries_with_embeddings, stats.unique_files, stats.unique_sessions) == (
+        3,
+        1,
+        2,
+        2,
+    )
+    assert (stats.oldest_entry, stats.newest_entry) == (NOON - minutes(5), NOON + minutes(5))
+    assert (stats.embedding.pending, stats.embedding.failed, stats.embedding.dimensions) == (2, 0, 384)
+    assert stats.backend_type == store.backend
+    assert stats.db_size_bytes > 0
+    only = await store.memories.stats(["other"], MODEL)
+    assert (only.total_entries, only.embedding.pending) == (1, 1)
+
+
+async def test_status_says_whether_a_vector_is_there(store: Store) -> None:
+    ready, pending = new(vector(1)), new()
+    await store.memories.add([ready, pending], NOON)
+    found = await store.memories.get([ready.memory.key, pending.memory.key, MemoryKey("default", uuid4())])
+    assert found[ready.memory.key].embedding_status is EmbeddingStatus.READY
+    assert found[pending.memory.key].embedding_status is EmbeddingStatus.PENDING
+    assert len(found) == 2
+    assert memory().embedding_status is EmbeddingStatus.PENDING

@@ -1,0 +1,238 @@
+"""Opening a store: fresh, by several processes at once, without rights, too new."""
+
+import asyncio
+import re
+import sqlite3
+import subprocess
+import sys
+from collections.abc import Callable
+from contextlib import closing
+from pathlib import Path
+
+import aiosql
+import asyncpg
+import pytest
+
+from app.errors import StartupError, UnavailableError
+from app.store import postgresql, sqlite
+from app.store.postgresql import PostgresStore
+from app.store.postgresql.connections import Connections
+from app.store.sqlite import SqliteStore
+from tests.conftest import MODEL, connections, new_database
+from tests.memories import NOON, new
+
+
+async def execute(url: str, *statements: str) -> None:
+    connection = await asyncpg.connect(url)
+    for statement in statements:
+        await connection.execute(statement)
+    await connection.close()
+
+
+async def opening(url: str) -> str:
+    """What opening a store says is wrong."""
+    with pytest.raises(StartupError) as caught:
+        await PostgresStore(connections(url), MODEL).open()
+    message = str(caught.value)
+    assert "\n" not in message
+    return message
+
+
+async def test_the_pool_opens_where_the_extension_does_not_exist_yet(database: str) -> None:
+    store = PostgresStore(connections(database), MODEL)
+    await store.open()
+    await store.ping()
+    await store.close()
+
+
+async def test_a_role_that_may_not_make_the_extension_is_told_what_an_administrator_must_run(database: str) -> None:
+    await execute(
+        database, "DROP ROLE IF EXISTS plain", "CREATE ROLE plain LOGIN", "GRANT ALL ON SCHEMA public TO plain"
+    )
+    name = database.partition("?")[0].rpartition("/")[2]
+    store = PostgresStore(connections(database), MODEL)
+    as_plain = await asyncpg.connect(database)
+    await as_plain.execute("SET ROLE plain")
+    try:
+        with pytest.raises(StartupError) as caught:
+            await store._connections._ensure_extension(as_plain)
+    finally:
+        await as_plain.close()
+    assert f'psql -d {name} -c "CREATE EXTENSION vector"' in str(caught.value)
+
+
+async def test_a_role_that_may_not_make_tables_is_told_what_an_administrator_must_run(database: str) -> None:
+    await execute(database, "CREATE EXTENSION vector", "DROP ROLE IF EXISTS reader", "CREATE ROLE reader LOGIN")
+    store = PostgresStore(connections(database), MODEL)
+    as_reader = await asyncpg.connect(database)
+    await as_reader.execute("SET ROLE reader")
+    try:
+        with pytest.raises(StartupError, match="GRANT CREATE ON SCHEMA public TO reader"):
+            await store._connections._migrate(as_reader)
+    finally:
+        await as_reader.close()
+
+
+async def test_the_extension_may_live_in_a_schema_of_its_own(database: str) -> None:
+    name = database.partition("?")[0].rpartition("/")[2]
+    await execute(
+        database,
+        "CREATE SCHEMA extensions",
+        "CREATE EXTENSION vector SCHEMA extensions",
+        f"ALTER DATABASE {name} SET search_path = public, extensions",
+    )
+    store = PostgresStore(connections(database), MODEL)
+    await store.open()
+    assert await store.memories.add([new()], NOON)
+    await store.close()
+
+
+async def test_a_missing_database_is_named_with_the_command_that_makes_it(database: str) -> None:
+    assert "createdb" in await opening(database.replace("/test_", "/missing_"))
+
+
+async def test_an_unknown_role_is_told_from_a_server_that_is_down(database: str) -> None:
+    assert "authentication failed" in await opening(database.replace("//afterimage@", "//nobody_here@"))
+
+
+async def test_a_refused_connection_says_how_to_start_the_server() -> None:
+    message = await opening("postgresql://afterimage@127.0.0.1:1/afterimage")
+    assert "systemctl start postgresql" in message
+
+
+async def test_a_newer_database_is_refused(database: str, tmp_path: Path) -> None:
+    store = PostgresStore(connections(database), MODEL)
+    await store.open()
+    await store.close()
+    await execute(database, "INSERT INTO schema_migrations (version) VALUES (9999)")
+    assert "9999" in await opening(database)
+    path = tmp_path / "store.db"
+    file = SqliteStore(path, MODEL)
+    await file.open()
+    await file.close()
+    with closing(sqlite3.connect(path)) as connection, connection:
+        connection.execute("INSERT INTO schema_migrations (version) VALUES (9999)")
+    with pytest.raises(StartupError, match="9999"):
+        await SqliteStore(path, MODEL).open()
+
+
+OPEN = """
+import asyncio, sys
+from app.store.postgresql import PostgresStore
+from app.store.sqlite import SqliteStore
+from pathlib import Path
+from tests.conftest import connections
+async def main():
+    where = sys.argv[1]
+    store = PostgresStore(connections(where), "m") if "://" in where else SqliteStore(Path(where), "m")
+    await store.open()
+    await store.close()
+asyncio.run(main())
+"""
+
+
+@pytest.mark.parametrize("kind", ["postgresql", "sqlite"])
+async def test_four_processes_that_start_together_make_the_tables_once(
+    kind: str, database: str, tmp_path: Path
+) -> None:
+    where = database if kind == "postgresql" else str(tmp_path / "store.db")
+    processes = [
+        await asyncio.create_subprocess_exec(sys.executable, "-c", OPEN, where, stderr=subprocess.PIPE)
+        for _ in range(4)
+    ]
+    for process in processes:
+        _, problem = await process.communicate()
+        assert process.returncode == 0, problem.decode()
+
+
+async def test_a_busy_pool_is_unavailable_and_not_an_endless_wait(database: str) -> None:
+    pool = Connections({"dsn": database}, 1, 1, acquire_timeout_seconds=0.1, statement_timeout_seconds=20)
+    await pool.open()
+    async with pool.acquire():
+        with pytest.raises(UnavailableError, match="AFTERIMAGE_MAX_POOL_SIZE"):
+            async with pool.acquire():
+                pass
+    await pool.close()
+
+
+async def test_a_slow_statement_is_unavailable(database: str) -> None:
+    pool = Connections({"dsn": database}, 1, 1, acquire_timeout_seconds=5, statement_timeout_seconds=0.1)
+    await pool.open()
+    with pytest.raises(UnavailableError, match="AFTERIMAGE_STATEMENT_TIMEOUT_SECONDS"):
+        async with pool.acquire() as connection:
+            await connection.execute("SELECT pg_sleep(5)")
+    await pool.close()
+
+
+async def test_a_lost_connection_is_unavailable_and_the_next_request_works(database: str) -> None:
+    pool = connections(database)
+    await pool.open()
+    with pytest.raises(UnavailableError):
+        async with pool.acquire() as connection:
+            await connection.execute("SELECT pg_terminate_backend(pg_backend_pid())")
+    async with pool.acquire() as connection:
+        assert await connection.fetchval("SELECT 1") == 1
+    await pool.close()
+
+
+async def test_writers_never_use_more_connections_than_allowed(database: str) -> None:
+    store = PostgresStore(connections(database, max_size=3), MODEL)
+    await store.open()
+    watcher = await asyncpg.connect(database)
+    count = "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() AND pid <> pg_backend_pid()"
+    writers = asyncio.gather(*(store.memories.add([new()], NOON) for _ in range(200)))
+    most = 0
+    while not writers.done():
+        most = max(most, await watcher.fetchval(count))
+    assert sum(len(stored) for stored in await writers) == 200
+    assert 0 < most <= 3
+    await watcher.close()
+    await store.close()
+
+
+async def test_one_write_that_fails_takes_no_other_with_it(tmp_path: Path) -> None:
+    store = SqliteStore(tmp_path / "store.db", MODEL)
+    await store.open()
+    bad = new(project="")
+    results = await asyncio.gather(
+        *(store.memories.add([row], NOON) for row in (new(), bad, new())), return_exceptions=True
+    )
+    assert isinstance(results[1], sqlite3.IntegrityError)
+    assert (await store.memories.stats(None, MODEL)).total_entries == 2
+    await store.close()
+
+
+def test_both_dialects_have_the_same_queries_in_the_same_order() -> None:
+    names = {}
+    for module in (postgresql, sqlite):
+        names[module] = re.findall(r"^-- name: (\w+)", module.QUERIES.read_text(), re.MULTILINE)
+        assert len(names[module]) == len(set(names[module]))
+    only_sqlite = [name for name in names[sqlite] if name not in names[postgresql]]
+    assert [name for name in names[sqlite] if name not in only_sqlite] == names[postgresql]
+    # What PostgreSQL does within one statement takes SQLite several.
+    assert only_sqlite == [
+        "add_words", "queue_embeddings", "present_keys", "delete_words", "hold_embeddings", "dequeue_embeddings",
+    ]  # fmt: skip
+
+
+@pytest.mark.parametrize("dialect", ["postgresql", "sqlite"])
+def test_every_query_says_its_purpose(dialect: str) -> None:
+    module = {"postgresql": postgresql, "sqlite": sqlite}[dialect]
+    driver = {"postgresql": "asyncpg", "sqlite": "aiosqlite"}[dialect]
+    queries = aiosql.from_path(module.QUERIES, driver, mandatory_parameters=False)
+    for name in queries.available_queries:
+        if not name.endswith("_cursor"):
+            assert getattr(queries, name).__doc__, name
+
+
+async def test_a_text_search_uses_the_word_index(postgres_url: Callable[[int], str]) -> None:
+    url = await new_database(postgres_url(18))
+    store = PostgresStore(connections(url), MODEL)
+    await store.open()
+    await store.memories.add([new(new_code=f"value_{number} = {number}") for number in range(3000)], NOON)
+    connection = await asyncpg.connect(url)
+    await connection.execute("VACUUM ANALYZE memories")
+    plan = await connection.fetch("EXPLAIN SELECT id FROM memories WHERE words @@ '''1234'''::tsquery")
+    assert "memories_by_words" in "\n".join(line[0] for line in plan)
+    await connection.close()
+    await store.close()
