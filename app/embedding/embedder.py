@@ -1,0 +1,61 @@
+"""What turns text into vectors, and the texts that are turned."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from app.embedding import hashing
+from app.embedding.hashing import HashingEmbedder
+from app.embedding.sentence_transformers import SentenceTransformerEmbedder
+
+MAX_CHARACTERS = 1500
+
+
+class Embedder(Protocol):
+    """A model; its methods block and are called from one thread at a time."""
+
+    @property
+    def model(self) -> str:
+        """The identity that is stored with each vector."""
+
+    @property
+    def dimensions(self) -> int | None:
+        """Length of a vector; None until loaded, where it is not known beforehand."""
+
+    def load(self) -> None:
+        """Makes `embed` possible; does nothing the second time.
+
+        Raises:
+            UnavailableError: the model cannot be used; says why and how to mend it.
+        """
+
+    def embed(self, texts: Sequence[str]) -> NDArray[np.float32]:
+        """Vectors of unit length in the order of the texts, shape (texts, dimensions)."""
+
+
+def open_embedder(model: str, device: str) -> Embedder:
+    """The embedder of a model, not loaded yet."""
+    if model == hashing.MODEL:
+        return HashingEmbedder()
+    return SentenceTransformerEmbedder(model, device)
+
+
+def document_text(file_path: str, code: str) -> str:
+    """What a memory is embedded as: the end of its path and its code.
+
+    This is the form AI-AfterImage uses; its vectors are imported as they are and must stay comparable.
+    """
+    end_of_path = "/".join(Path(file_path).parts[-3:])
+    return query_text(f"File: {end_of_path}\n{code}")
+
+
+def query_text(query: str) -> str:
+    """What a query is embedded as: a long one loses its middle."""
+    text = query.replace("\t", "    ")
+    if len(text) > MAX_CHARACTERS:
+        half = MAX_CHARACTERS // 2
+        text = f"{text[:half]}\n...\n{text[-half:]}"
+    return text.strip()

@@ -1,0 +1,57 @@
+"""What imports PyTorch: finding a device, finding a model."""
+
+import logging
+from contextlib import suppress
+from pathlib import Path
+
+import torch
+from huggingface_hub import HfApi
+from huggingface_hub.errors import HfHubHTTPError
+from sentence_transformers import SentenceTransformer
+
+from app.embedding import minilm
+from app.errors import UnavailableError
+
+HUB_TIMEOUT_SECONDS = 5.0
+
+for library in ("huggingface_hub", "sentence_transformers", "transformers"):
+    logging.getLogger(library).setLevel(logging.ERROR)
+
+
+def check_device(device: str) -> None:
+    """Raises UnavailableError if PyTorch cannot use the device."""
+    try:
+        torch.empty(0, device=device)
+    except (AssertionError, RuntimeError) as error:
+        raise UnavailableError(
+            f"the device {device!r} cannot be used ({first_line(error)}); set AFTERIMAGE_EMBEDDING_DEVICE to cpu"
+        ) from error
+
+
+def open_transformer(model: str, device: str) -> SentenceTransformer:
+    """The default model from its package; any other from this machine or else from the hub.
+
+    Raises:
+        UnavailableError: the model is in none of these places.
+    """
+    if minilm.is_named(model):
+        return SentenceTransformer(str(minilm.checked_weights().parent), device=device)
+    path = str(Path(model).expanduser())
+    try:
+        try:
+            return SentenceTransformer(path, device=device, local_files_only=True)
+        except OSError:
+            # Without a network the library asks for over a minute; so first one question, to which any answer will do.
+            with suppress(HfHubHTTPError):
+                HfApi().model_info(model, timeout=HUB_TIMEOUT_SECONDS)
+            return SentenceTransformer(model, device=device)
+    except Exception as error:
+        raise UnavailableError(
+            f"the embedding model {model!r} is not on this machine and did not come from the hub "
+            f"({first_line(error)}); set AFTERIMAGE_EMBEDDING_MODEL to a local folder or to another model"
+        ) from error
+
+
+def first_line(error: Exception) -> str:
+    """The start of a library's message, which may be a page long."""
+    return (str(error) or type(error).__name__).splitlines()[0]
