@@ -1,0 +1,53 @@
+"""Routes that tell whether the service is well."""
+
+from typing import Literal
+
+from fastapi import APIRouter, Response
+from pydantic import BaseModel, Field
+
+from app.api.deps import Given
+from app.errors import UnavailableError
+
+router = APIRouter(tags=["service"])
+
+OK = "ok"
+
+
+class Alive(BaseModel):
+    """The process answers."""
+
+    status: Literal["ok"] = "ok"
+
+
+class Readiness(BaseModel):
+    """Each part that requests depend on."""
+
+    ready: bool
+    checks: dict[str, str] = Field(
+        description="By name: `ok`, `loading`, or what is wrong. Writes and text searches do without the model.",
+        examples=[{"postgresql": "ok", "embedding": "ok"}],
+    )
+
+
+@router.get("/livez")
+async def livez() -> Alive:
+    """Answers while the process is alive; asks nobody else."""
+    return Alive()
+
+
+@router.get("/readyz", responses={503: {"model": Readiness, "description": "A part is down."}})
+async def readyz(given: Given, response: Response) -> Readiness:
+    """Whether the service can do its work; 503 names the part that fails."""
+    checks = {given.store.backend: OK, "embedding": OK}
+    try:
+        await given.store.ping()
+    except UnavailableError as error:
+        checks[given.store.backend] = str(error)
+    if given.worker.problem is not None:
+        checks["embedding"] = given.worker.problem
+    elif not given.worker.ready:
+        checks["embedding"] = "loading"
+    ready = checks[given.store.backend] == OK and given.worker.problem is None
+    if not ready:
+        response.status_code = 503
+    return Readiness(ready=ready, checks=checks)

@@ -1,0 +1,148 @@
+"""Routes of imports."""
+
+import asyncio
+from collections.abc import AsyncIterable
+from typing import Annotated
+from uuid import UUID
+
+from fastapi import APIRouter, Depends, Query, Request, Response
+from fastapi.exceptions import RequestValidationError
+from fastapi.sse import EventSourceResponse, ServerSentEvent
+from pydantic import ValidationError
+
+from app.api.deps import Given
+from app.api.problems import responses
+from app.api.schemas import (
+    MAX_PAGE,
+    FindingPage,
+    ImportIn,
+    ImportPage,
+    ImportQuery,
+    Undone,
+)
+from app.errors import UnsupportedMediaTypeError
+from app.imports import ImportOptions
+from app.models import FindingKind, Import
+
+SQLITE_MEDIA_TYPES = {"application/vnd.sqlite3", "application/x-sqlite3", "application/octet-stream"}
+
+EVENT_SECONDS = 0.25
+
+router = APIRouter(prefix="/v1/admin/imports", tags=["imports"])
+
+BODY = {
+    "requestBody": {
+        "required": True,
+        "content": {
+            "application/json": {
+                "schema": ImportIn.model_json_schema(),
+                "example": {"path": "memory.db", "project": "shop"},
+            },
+            "application/vnd.sqlite3": {"schema": {"type": "string", "format": "binary"}},
+        },
+    }
+}
+
+
+@router.post("", status_code=202, responses=responses(413, 415, 422, 503), openapi_extra=BODY)
+async def start_import(
+    request: Request, response: Response, given: Given, query: Annotated[ImportQuery, Query()]
+) -> Import:
+    """Brings an AI-AfterImage file in, or a file of this service's own SQLite store.
+
+    Send JSON with the `path` of a file below the server's import folder, or the file itself as
+    `application/vnd.sqlite3` with the options as query parameters. Follow the import at the address in `Location`.
+    """
+    media_type = request.headers.get("content-type", "").partition(";")[0].strip().lower()
+    if media_type in SQLITE_MEDIA_TYPES:
+        job = await given.imports.queue_upload(request.stream(), _options(query))
+    elif media_type == "application/json":
+        body = _parse(await request.body())
+        job = await given.imports.queue_file(body.path, _options(body))
+    else:
+        raise UnsupportedMediaTypeError(
+            f"content-type: must be application/json or application/vnd.sqlite3, got {media_type or 'none'!r}"
+        )
+    response.headers["Location"] = f"{router.prefix}/{job.id}"
+    return job
+
+
+@router.get("", responses=responses(422, 503))
+async def list_imports(
+    given: Given, limit: Annotated[int, Query(ge=1, le=MAX_PAGE)] = 50, cursor: UUID | None = None
+) -> ImportPage:
+    """Imports, newest first."""
+    items = list(await given.imports.page(None, limit + 1, cursor))
+    following = str(items[limit - 1].id) if len(items) > limit else None
+    return ImportPage(items=items[:limit], next_cursor=following)
+
+
+async def existing(import_id: UUID, given: Given) -> Import:
+    """The import of the address, found before a stream begins."""
+    return await given.imports.get(import_id, None)
+
+
+Existing = Annotated[Import, Depends(existing)]
+
+
+@router.get("/{import_id}", responses=responses(404, 422, 503))
+async def get_import(job: Existing) -> Import:
+    """One import: its state, stage, progress and counts."""
+    return job
+
+
+@router.get("/{import_id}/events", responses=responses(404, 422, 503), response_class=EventSourceResponse)
+async def follow_import(job: Existing, given: Given) -> AsyncIterable[ServerSentEvent]:
+    """The import as server-sent events, whenever it has changed, until it has ended.
+
+    Each event is the whole import, so that one who comes back later has missed nothing that counts.
+    """
+    sent = None
+    while True:
+        seen = (job.state, job.stage, job.progress.processed)
+        if seen != sent:
+            sent = seen
+            yield ServerSentEvent(data=job, event="import")
+        if job.state.is_final:
+            return
+        await asyncio.sleep(EVENT_SECONDS)
+        job = await given.imports.get(job.id, None)
+
+
+@router.get("/{import_id}/rejects", responses=responses(404, 422, 503))
+async def list_rejects(
+    import_id: UUID,
+    given: Given,
+    kind: Annotated[
+        FindingKind, Query(description="`mismatched` and `missing` are what validation found.")
+    ] = FindingKind.REJECT,
+    limit: Annotated[int, Query(ge=1, le=MAX_PAGE)] = 100,
+    cursor: Annotated[int | None, Query(ge=-(2**63), lt=2**63)] = None,
+) -> FindingPage:
+    """The rows that were not taken, with the reason, by their rowid in the source."""
+    items = list(await given.imports.findings(import_id, None, kind, limit + 1, cursor))
+    following = str(items[limit - 1].rowid) if len(items) > limit else None
+    return FindingPage(items=items[:limit], next_cursor=following)
+
+
+@router.post("/{import_id}/cancel", status_code=202, responses=responses(404, 422, 503))
+async def cancel_import(import_id: UUID, given: Given) -> Import:
+    """Stops an import after the batch in hand; what was imported stays. One that has ended stays as it is."""
+    return await given.imports.cancel(import_id, None)
+
+
+@router.delete("/{import_id}/memories", responses=responses(404, 409, 422, 503))
+async def undo_import(import_id: UUID, given: Given) -> Undone:
+    """Deletes exactly the memories that an import brought in."""
+    return Undone(deleted=await given.imports.undo(import_id, None))
+
+
+def _options(query: ImportQuery) -> ImportOptions:
+    return ImportOptions(project=query.project, validate=query.validate_rows, dry_run=query.dry_run)
+
+
+def _parse(body: bytes) -> ImportIn:
+    try:
+        return ImportIn.model_validate_json(body)
+    except ValidationError as error:
+        raise RequestValidationError([{**item, "loc": ("body", *item["loc"])} for item in error.errors()]) from None

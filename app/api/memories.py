@@ -1,0 +1,111 @@
+"""Routes of memories."""
+
+from typing import Annotated, Literal
+from uuid import UUID
+
+from fastapi import APIRouter, Query, Response
+from pydantic import ValidationError
+
+from app.api.deps import Given
+from app.api.problems import responses, sentences
+from app.api.schemas import (
+    BatchIn,
+    BatchOut,
+    BatchResult,
+    ListQuery,
+    MemoryIn,
+    MemoryPage,
+    Project,
+    encode_cursor,
+    position_from,
+)
+from app.errors import InvalidInputError
+from app.memories import AddStatus, Draft
+from app.models import Memory, Stats
+
+router = APIRouter(prefix="/v1", tags=["memories"])
+
+ProjectQuery = Annotated[Project | None, Query(description="Where the same id stands in several projects.")]
+
+
+@router.post(
+    "/memories",
+    status_code=201,
+    response_description="The memory, as it was stored now.",
+    responses={
+        200: {"model": Memory, "description": "It was there already, with the same content."},
+        **responses(409, 422, 503),
+    },
+)
+async def add_memory(
+    body: MemoryIn,
+    given: Given,
+    response: Response,
+    wait: Annotated[
+        Literal["embedding"] | None, Query(description="`embedding`: answer once it can be found by meaning.")
+    ] = None,
+) -> Memory:
+    """Stores an edit, verbatim.
+
+    It is on the disk and can be found by words when this answers; its vector usually follows within tens of
+    milliseconds. With an `id` the request can be repeated: the same content answers 200, other content 409.
+    """
+    added = await given.memories.add(body.draft(given.worker.dimensions), wait_for_embedding=wait is not None)
+    response.headers["Location"] = f"/v1/memories/{added.memory.id}"
+    if added.status is AddStatus.EXISTING:
+        response.status_code = 200
+    return added.memory
+
+
+@router.post("/memories/batch", responses=responses(422, 503))
+async def add_memories(body: BatchIn, given: Given) -> BatchOut:
+    """Stores up to 1,000 edits in one transaction; a bad one is rejected alone."""
+    drafts: dict[int, Draft] = {}
+    results: dict[int, BatchResult] = {}
+    for index, item in enumerate(body.memories):
+        try:
+            drafts[index] = MemoryIn.model_validate(item).draft(given.worker.dimensions)
+        except ValidationError as error:
+            results[index] = BatchResult(
+                index=index, id=None, status=AddStatus.REJECTED, error=sentences(error.errors())
+            )
+        except InvalidInputError as error:
+            results[index] = BatchResult(index=index, id=None, status=AddStatus.REJECTED, error=str(error))
+    added = await given.memories.add_all(list(drafts.values())) if drafts else []
+    for index, one in zip(drafts, added, strict=True):
+        results[index] = BatchResult.of(index, one)
+    return BatchOut(results=[results[index] for index in range(len(body.memories))])
+
+
+@router.get("/memories", responses=responses(422, 503))
+async def list_memories(query: Annotated[ListQuery, Query()], given: Given) -> MemoryPage:
+    """Memories, newest first.
+
+    Follow `next_cursor` for more: pages neither repeat nor skip a memory while others write.
+    """
+    after = position_from(query.cursor) if query.cursor else None
+    items = await given.memories.page(query.scope(), query.limit + 1, after)
+    more = len(items) > query.limit
+    items = items[: query.limit]
+    last = items[-1] if more else None
+    return MemoryPage(
+        items=items, next_cursor=encode_cursor(last.timestamp.isoformat(), last.project, last.id) if last else None
+    )
+
+
+@router.get("/memories/{memory_id}", responses=responses(404, 409, 422, 503))
+async def get_memory(memory_id: UUID, given: Given, project: ProjectQuery = None) -> Memory:
+    """One memory."""
+    return await given.memories.get(memory_id, [project] if project else None)
+
+
+@router.delete("/memories/{memory_id}", status_code=204, responses=responses(404, 409, 422, 503))
+async def delete_memory(memory_id: UUID, given: Given, project: ProjectQuery = None) -> None:
+    """Deletes a memory, its words and its vectors."""
+    await given.memories.delete(memory_id, [project] if project else None)
+
+
+@router.get("/stats", tags=["service"], responses=responses(422, 503))
+async def stats(given: Given, projects: Annotated[list[Project] | None, Query()] = None) -> Stats:
+    """Exact counts, over some projects or all, and the state of the vectors."""
+    return await given.memories.stats(projects)

@@ -1,0 +1,145 @@
+"""Every error as RFC 9457 `application/problem+json`, rendered in this one place."""
+
+import json
+from collections.abc import Mapping, Sequence
+from http import HTTPStatus
+from typing import Any
+
+from fastapi import FastAPI, Request
+from fastapi.exceptions import RequestValidationError
+from fastapi.responses import Response
+from pydantic import BaseModel, Field
+from starlette.exceptions import HTTPException
+from starlette.requests import ClientDisconnect
+
+from app.errors import AfterImageError, InvalidInputError
+
+SHOWN_CHARACTERS = 80
+"""So much of a wrong value is repeated in the answer."""
+
+TYPE_PREFIX = "urn:afterimage:problem:"
+
+
+class Problem(BaseModel):
+    """What went wrong and how to mend it."""
+
+    type: str = Field(description="Stable name of the kind of error.", examples=["urn:afterimage:problem:not-found"])
+    title: str = Field(description="The kind of error in words.", examples=["Not found"])
+    status: int = Field(description="The HTTP status.", examples=[404])
+    detail: str = Field(description="This error: the value and the limit.", examples=["there is no memory 0198…"])
+    request_id: str = Field(description="The request in the logs of the server.")
+    errors: list[dict[str, str]] | None = Field(None, description="Each wrong field, where there are several.")
+
+
+def responses(*statuses: int) -> dict[int | str, dict[str, Any]]:
+    """The errors that a route can answer, for the OpenAPI document."""
+    return {
+        status: {
+            "model": Problem,
+            "description": HTTPStatus(status).phrase,
+            "content": {"application/problem+json": {"schema": {"$ref": "#/components/schemas/Problem"}}},
+        }
+        for status in statuses
+    }
+
+
+def add_handlers(app: FastAPI) -> None:
+    """Makes the application answer errors as problems."""
+    app.add_exception_handler(AfterImageError, _own)
+    app.add_exception_handler(RequestValidationError, _validation)
+    app.add_exception_handler(HTTPException, _http)
+    app.add_exception_handler(ClientDisconnect, _gone)
+    app.add_exception_handler(Exception, _unexpected)
+
+
+def problem(
+    request: Request,
+    status: int,
+    kind: str,
+    title: str,
+    detail: str,
+    headers: Mapping[str, str] | None = None,
+    errors: Sequence[Mapping[str, str]] | None = None,
+) -> Response:
+    """A problem as a response."""
+    body: dict[str, Any] = {
+        "type": f"{TYPE_PREFIX}{kind}",
+        "title": title,
+        "status": status,
+        "detail": detail,
+        "request_id": request.state.request_id,
+    }
+    if errors:
+        body["errors"] = errors
+    # ASCII, because a wrong value may hold what UTF-8 cannot.
+    return Response(json.dumps(body), status, dict(headers or {}), "application/problem+json")
+
+
+async def _own(request: Request, error: Exception) -> Response:
+    if not isinstance(error, AfterImageError):
+        raise error
+    return problem(request, error.status, error.type, error.title, str(error), error.headers)
+
+
+async def _validation(request: Request, error: Exception) -> Response:
+    if not isinstance(error, RequestValidationError):
+        raise error
+    found = [{**item, "loc": item["loc"][1:]} for item in error.errors()]
+    errors = [{"field": _field(item["loc"]), "message": _sentence(item)} for item in found]
+    kind = InvalidInputError
+    return problem(request, kind.status, kind.type, kind.title, sentences(found), errors=errors)
+
+
+async def _gone(request: Request, error: Exception) -> Response:
+    """Nobody reads the answer, but the log is spared a traceback."""
+    del error
+    return problem(request, 400, "client-gone", "Bad request", "the client closed the connection within the body")
+
+
+async def _http(request: Request, error: Exception) -> Response:
+    if not isinstance(error, HTTPException):
+        raise error
+    status = HTTPStatus(error.status_code)
+    kind = status.phrase.lower().replace(" ", "-")
+    details = {
+        404: f"there is nothing at {request.url.path}; see /docs",
+        405: f"{request.method} is not allowed at {request.url.path}; see /docs",
+    }
+    detail = details.get(error.status_code, str(error.detail))
+    return problem(request, error.status_code, kind, status.phrase, detail, error.headers)
+
+
+async def _unexpected(request: Request, error: Exception) -> Response:
+    del error  # the server logs it with its traceback
+    kind = AfterImageError
+    detail = "an error of the service; its log has the details under this request_id"
+    return problem(request, kind.status, kind.type, kind.title, detail)
+
+
+def sentences(errors: Sequence[Any]) -> str:
+    """What pydantic found wrong, in one line."""
+    return "; ".join(f"{_field(item['loc'])}: {_sentence(item)}".removeprefix(": ") for item in errors)
+
+
+def _field(location: Sequence[str | int]) -> str:
+    """A field as `memories[3].file_path`; empty for the whole body."""
+    path = ""
+    for part in location:
+        path += f"[{part}]" if isinstance(part, int) else f".{part}"
+    return path.removeprefix(".")
+
+
+def _sentence(item: Mapping[str, Any]) -> str:
+    """What is allowed, and what was sent."""
+    message = str(item["msg"])
+    value = item.get("input")
+    if item["type"] in {"missing", "json_invalid"}:
+        return message[0].lower() + message[1:]
+    if isinstance(value, str) and item["type"].startswith("string_too"):
+        return f"{message}, got {len(value)}"
+    if isinstance(value, list | dict) and item["type"].startswith("too_"):
+        return message
+    shown = json.dumps(value, default=repr)
+    if len(shown) > SHOWN_CHARACTERS:
+        shown = f"{shown[:SHOWN_CHARACTERS]}…"
+    return f"{message}, got {shown}"

@@ -1,0 +1,323 @@
+"""What clients send and get, with the limits of each field and an example that works."""
+
+import base64
+import binascii
+import json
+from datetime import UTC, datetime
+from typing import Annotated, Any, Self
+from uuid import UUID
+
+import numpy as np
+from pydantic import AfterValidator, AwareDatetime, BaseModel, ConfigDict, Field, StringConstraints, WithJsonSchema
+from pydantic_core import PydanticCustomError
+
+from app.errors import InvalidInputError
+from app.memories import Added, AddStatus, Draft, SearchMode
+from app.models import (
+    MAX_NAME_CHARACTERS,
+    MAX_PATH_CHARACTERS,
+    MAX_PROJECT_CHARACTERS,
+    MAX_TEXT_BYTES,
+    Finding,
+    Hit,
+    Import,
+    Memory,
+    Scope,
+    Vector,
+)
+from app.store.protocol import Position
+
+MAX_BATCH = 1000
+MAX_PAGE = 1000
+MAX_QUERY_CHARACTERS = 100_000
+MAX_PROJECTS = 100
+
+
+def _storable(text: str) -> str:
+    """PostgreSQL's text cannot hold NUL; both stores refuse it, so that a move between them loses nothing."""
+    at = text.find("\0")
+    if at >= 0:
+        raise PydanticCustomError("nul", "must not contain a NUL character, found one at character {at}", {"at": at})
+    return text
+
+
+def _fits(text: str) -> str:
+    size = len(text.encode())
+    if size > MAX_TEXT_BYTES:
+        raise PydanticCustomError(
+            "text_too_long",
+            "must have at most {limit} bytes of UTF-8, has {size}",
+            {"limit": MAX_TEXT_BYTES, "size": size},
+        )
+    return text
+
+
+def _utc(time: datetime) -> datetime:
+    try:
+        return time.astimezone(UTC)
+    except OverflowError:
+        raise PydanticCustomError("time_out_of_range", "must lie in the years 1 to 9999 UTC") from None
+
+
+Time = Annotated[AwareDatetime, AfterValidator(_utc)]
+Text = Annotated[str, AfterValidator(_storable)]
+Code = Annotated[Text, AfterValidator(_fits)]
+Project = Annotated[Text, StringConstraints(min_length=1, max_length=MAX_PROJECT_CHARACTERS)]
+Name = Annotated[Text, StringConstraints(min_length=1, max_length=MAX_NAME_CHARACTERS)]
+FilePath = Annotated[Text, StringConstraints(min_length=1, max_length=MAX_PATH_CHARACTERS)]
+Finite = Annotated[float, Field(allow_inf_nan=False)]
+
+
+class Body(BaseModel):
+    """What is common to all bodies: a misspelt field is an error, not silence."""
+
+    model_config = ConfigDict(extra="forbid")
+
+
+class MemoryIn(Body):
+    """An edit to remember."""
+
+    model_config = ConfigDict(
+        json_schema_extra={
+            "examples": [
+                {
+                    "project": "shop",
+                    "file_path": "src/http/headers.py",
+                    "new_code": "def parse_header(line: str) -> tuple[str, str]:\n"
+                    '    name, _, value = line.partition(":")\n'
+                    "    return name.strip().lower(), value.strip()\n",
+                    "context": "Parse an HTTP header",
+                    "session_id": "session-1",
+                    "agent_id": "claude-code",
+                }
+            ]
+        }
+    )
+
+    file_path: Annotated[FilePath, Field(description="The file that was edited.")]
+    new_code: Annotated[Code, Field(min_length=1, description="What was written, at most 1 MiB.")]
+    project: Annotated[Project, Field(description="The namespace it belongs to, usually a repository.")] = "default"
+    old_code: Annotated[Code | None, Field(description="What it replaced.")] = None
+    context: Annotated[Code | None, Field(description="What the edit was about.")] = None
+    session_id: Annotated[Name | None, Field(description="The agent's session.")] = None
+    agent_id: Annotated[Name | None, Field(description="The agent.")] = None
+    language: Annotated[Name | None, Field(description="Taken from the file name when absent.")] = None
+    timestamp: Annotated[Time | None, Field(description="When the edit happened; now if absent.")] = None
+    id: Annotated[
+        UUID | None,
+        Field(description="Makes the write repeatable: sent again with the same content it changes nothing."),
+    ] = None
+    embedding: Annotated[
+        list[Finite] | None, Field(description="The vector of the memory, of the model's dimension; skips the model.")
+    ] = None
+
+    def draft(self, dimensions: int | None) -> Draft:
+        """The draft for the service; `dimensions` is what a vector must have.
+
+        Raises:
+            InvalidInputError: the embedding does not fit.
+        """
+        return Draft(
+            project=self.project,
+            file_path=self.file_path,
+            new_code=self.new_code,
+            id=self.id,
+            old_code=self.old_code,
+            context=self.context,
+            session_id=self.session_id,
+            agent_id=self.agent_id,
+            language=self.language,
+            timestamp=self.timestamp,
+            vector=None if self.embedding is None else _unit(self.embedding, dimensions),
+        )
+
+
+def _unit(values: list[float], dimensions: int | None) -> Vector:
+    if len(values) != dimensions:
+        raise InvalidInputError(f"embedding: must have the model's {dimensions} numbers, got {len(values)}")
+    wide = np.array(values, dtype=np.float64)
+    largest = np.abs(wide).max()
+    if largest == 0:
+        raise InvalidInputError("embedding: must not be all zero, a zero vector has no direction")
+    wide /= largest
+    return (wide / np.linalg.norm(wide)).astype(np.float32)
+
+
+class BatchIn(Body):
+    """Many edits to remember, in one transaction."""
+
+    model_config = ConfigDict(
+        json_schema_extra={
+            "examples": [{"memories": [{"project": "shop", "file_path": "src/cart.py", "new_code": "total = 0\n"}]}]
+        }
+    )
+
+    memories: Annotated[
+        list[Any],
+        Field(min_length=1, max_length=MAX_BATCH),
+        WithJsonSchema(
+            {
+                "type": "array",
+                "items": {"$ref": "#/components/schemas/MemoryIn"},
+                "minItems": 1,
+                "maxItems": MAX_BATCH,
+                "description": "Each as the body of `POST /v1/memories`; a bad one is rejected alone.",
+            }
+        ),
+    ]
+
+
+class BatchResult(BaseModel):
+    """What became of one memory of a batch."""
+
+    index: Annotated[int, Field(description="Its place in the request, from 0.")]
+    id: Annotated[UUID | None, Field(description="Null if it was rejected without one.")]
+    status: AddStatus
+    error: Annotated[str | None, Field(description="Why it was rejected.")] = None
+
+    @classmethod
+    def of(cls, index: int, added: Added) -> Self:
+        """The result of a memory that reached the store."""
+        return cls(index=index, id=added.memory.id, status=added.status, error=added.error)
+
+
+class BatchOut(BaseModel):
+    """What became of each memory, in the order of the request."""
+
+    results: list[BatchResult]
+
+
+class Filters(Body):
+    """Which memories to look at; all that are given must hold."""
+
+    projects: Annotated[
+        list[Project] | None, Field(max_length=MAX_PROJECTS, description="Absent: all that you may read.")
+    ] = None
+    session_id: Name | None = None
+    agent_id: Name | None = None
+    file_path: Annotated[FilePath | None, Field(description="This file and no other.")] = None
+    path_prefix: Annotated[FilePath | None, Field(description="Files whose path begins so.")] = None
+    language: Name | None = None
+    since: Annotated[Time | None, Field(description="Edits at or after this time.")] = None
+    until: Annotated[Time | None, Field(description="Edits before this time.")] = None
+
+    def scope(self) -> Scope:
+        """The filters for the service."""
+        return Scope(
+            projects=self.projects,
+            session_id=self.session_id,
+            agent_id=self.agent_id,
+            file_path=self.file_path,
+            path_prefix=self.path_prefix,
+            language=self.language,
+            since=self.since,
+            until=self.until,
+        )
+
+
+class ListQuery(Filters):
+    """A page of memories."""
+
+    limit: Annotated[int, Field(ge=1, le=MAX_PAGE)] = 50
+    cursor: Annotated[str | None, Field(max_length=1000, description="`next_cursor` of the page before.")] = None
+
+
+class MemoryPage(BaseModel):
+    """Memories, newest first."""
+
+    items: list[Memory]
+    next_cursor: Annotated[str | None, Field(description="For the next page; null on the last.")]
+
+
+class SearchIn(Filters):
+    """A question, and where to look."""
+
+    model_config = ConfigDict(
+        json_schema_extra={"examples": [{"query": "parse an http header", "projects": ["shop"], "limit": 5}]}
+    )
+
+    query: Annotated[
+        str, Field(min_length=1, max_length=MAX_QUERY_CHARACTERS, description="Plain English, identifiers or code.")
+    ]
+    limit: Annotated[int | None, Field(ge=1, le=100, description="Hits at most; 10 unless set otherwise.")] = None
+    threshold: Annotated[float | None, Field(ge=0, le=1, description="Least `score` of a hit.")] = None
+
+
+class SearchOut(BaseModel):
+    """Hits, best first."""
+
+    mode: SearchMode
+    took_ms: float
+    hits: list[Hit]
+
+
+class ImportQuery(Body):
+    """How to import."""
+
+    project: Annotated[
+        Project | None,
+        Field(description="Where the memories go: `default` if absent; this service's own files keep their projects."),
+    ] = None
+    validate_rows: Annotated[
+        bool, Field(alias="validate", description="Compare every row with what is stored, afterwards.")
+    ] = True
+    dry_run: Annotated[bool, Field(description="Read and check everything, store nothing.")] = False
+
+
+class ImportIn(ImportQuery):
+    """A file on the server to import."""
+
+    model_config = ConfigDict(json_schema_extra={"examples": [{"path": "memory.db", "project": "shop"}]})
+
+    path: Annotated[
+        Text, Field(min_length=1, max_length=MAX_PATH_CHARACTERS, description="Below the import folder of the server.")
+    ]
+
+
+class ImportPage(BaseModel):
+    """Imports, newest first."""
+
+    items: list[Import]
+    next_cursor: Annotated[str | None, Field(description="For the next page; null on the last.")]
+
+
+class FindingPage(BaseModel):
+    """Rows of a source, by their rowid."""
+
+    items: list[Finding]
+    next_cursor: Annotated[str | None, Field(description="For the next page; null on the last.")]
+
+
+class Undone(BaseModel):
+    """What an undo did."""
+
+    deleted: Annotated[int, Field(description="Memories that the import had brought in and that are gone now.")]
+
+
+def encode_cursor(*parts: object) -> str:
+    """A place as an opaque text."""
+    return base64.urlsafe_b64encode(json.dumps([str(part) for part in parts]).encode()).decode().rstrip("=")
+
+
+def decode_cursor(cursor: str, parts: int) -> list[str]:
+    """The parts of a place.
+
+    Raises:
+        InvalidInputError: this is not one of our cursors.
+    """
+    try:
+        decoded = json.loads(base64.urlsafe_b64decode(cursor + "=" * (-len(cursor) % 4)))
+    except (binascii.Error, ValueError):
+        decoded = None
+    if not isinstance(decoded, list) or len(decoded) != parts or not all(isinstance(part, str) for part in decoded):
+        raise InvalidInputError(f"cursor: must be the next_cursor of an earlier page, got {cursor[:80]!r}")
+    return decoded
+
+
+def position_from(cursor: str) -> Position:
+    """The place in the list of memories that a cursor stands for."""
+    timestamp, project, memory_id = decode_cursor(cursor, 3)
+    try:
+        return Position(datetime.fromisoformat(timestamp), project, UUID(memory_id))
+    except ValueError:
+        raise InvalidInputError(f"cursor: must be the next_cursor of an earlier page, got {cursor[:80]!r}") from None

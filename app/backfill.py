@@ -1,0 +1,125 @@
+"""Makes the vectors that memories still lack: new ones at once, all others in the background."""
+
+import asyncio
+from collections.abc import Sequence
+from datetime import UTC, datetime, timedelta
+
+import structlog
+
+from app.embedding.embedder import document_text
+from app.embedding.worker import EmbeddingWorker, Priority
+from app.errors import UnavailableError
+from app.models import Memory
+from app.store.protocol import ClaimedMemory, EmbeddingStore
+
+FRESH_LIMIT = 1024
+"""New memories that wait in this process; more are left to the queue in the database."""
+
+FRESH_BATCH = 16
+
+GRACE = timedelta(seconds=10)
+"""How long a new memory belongs to the process that took it, before any may embed it."""
+
+CLAIM_BATCH = 64
+CLAIM_TIME = timedelta(seconds=60)
+"""How long a claimed memory belongs to the process that claimed it."""
+
+POLL_SECONDS = 1.0
+
+MAX_ATTEMPTS = 5
+FIRST_PAUSE = timedelta(seconds=5)
+"""Before the second attempt; each further pause is four times as long."""
+
+log = structlog.get_logger()
+
+
+class Backfill:
+    """Two loops over one worker: `offer` feeds the one, the queue in the database the other."""
+
+    def __init__(self, store: EmbeddingStore, worker: EmbeddingWorker) -> None:
+        self._store = store
+        self._worker = worker
+        self._fresh: asyncio.Queue[Memory] = asyncio.Queue()
+        self._tasks: list[asyncio.Task[None]] = []
+
+    def start(self) -> None:
+        """Begins both loops."""
+        self._tasks = [
+            asyncio.create_task(self._embed_fresh(), name="embed-fresh"),
+            asyncio.create_task(self._embed_queued(), name="embed-queued"),
+        ]
+
+    async def stop(self) -> None:
+        """Ends both loops; what is not embedded stays in the queue."""
+        for task in self._tasks:
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+
+    def due_at(self, now: datetime) -> datetime:
+        """From when on others may embed a memory that is stored now and offered next."""
+        return now + GRACE if self._fresh.qsize() < FRESH_LIMIT else now
+
+    def offer(self, memories: Sequence[Memory]) -> None:
+        """Embeds new memories soon, as far as there is room; the queue in the database holds all of them."""
+        for memory in memories:
+            if self._fresh.qsize() < FRESH_LIMIT:
+                self._fresh.put_nowait(memory)
+
+    async def embed(self, memories: Sequence[Memory], priority: Priority) -> None:
+        """Makes and stores the vectors of memories.
+
+        Raises:
+            UnavailableError: there is no model, or no store; the memories stay queued.
+        """
+        texts = [document_text(memory.file_path, memory.new_code) for memory in memories]
+        vectors = await self._worker.embed(texts, priority)
+        await self._store.save(
+            self._worker.model, {memory.key: vector for memory, vector in zip(memories, vectors, strict=True)}
+        )
+
+    async def _embed_fresh(self) -> None:
+        while True:
+            memories = [await self._fresh.get()]
+            while len(memories) < FRESH_BATCH and not self._fresh.empty():
+                memories.append(self._fresh.get_nowait())
+            try:
+                await self.embed(memories, Priority.WRITE)
+            except Exception as error:  # noqa: BLE001 - the queue in the database still has them
+                log.warning("memories are embedded later", count=len(memories), reason=str(error))
+
+    async def _embed_queued(self) -> None:
+        while True:
+            try:
+                await self._worker.wait_ready()
+                now = datetime.now(UTC)
+                claims = await self._store.claim(self._worker.model, CLAIM_BATCH, now, now + CLAIM_TIME)
+                if claims:
+                    await self._embed_claims(claims)
+                else:
+                    await asyncio.sleep(POLL_SECONDS)
+            except UnavailableError as error:
+                log.warning("the background embedding waits", reason=str(error))
+                await asyncio.sleep(error.retry_after_seconds)
+            except Exception:
+                log.exception("the background embedding failed and goes on")
+                await asyncio.sleep(POLL_SECONDS)
+
+    async def _embed_claims(self, claims: Sequence[ClaimedMemory]) -> None:
+        """Embeds all together, and one by one if that fails, so that one bad text holds up no other."""
+        try:
+            await self.embed([claim.memory for claim in claims], Priority.BACKFILL)
+        except UnavailableError:
+            raise
+        except Exception as error:  # noqa: BLE001 - whatever a model throws at one text
+            if len(claims) == 1:
+                await self._postpone(claims[0], error)
+                return
+            for claim in claims:
+                await self._embed_claims([claim])
+
+    async def _postpone(self, claim: ClaimedMemory, error: Exception) -> None:
+        attempt = claim.attempts + 1
+        until = datetime.now(UTC) + FIRST_PAUSE * 4 ** (attempt - 1) if attempt < MAX_ATTEMPTS else None
+        reason = f"attempt {attempt} of {MAX_ATTEMPTS}: {error}"
+        await self._store.postpone(self._worker.model, [claim.memory.key], reason, until)
+        log.warning("a memory could not be embedded", memory_id=str(claim.memory.id), reason=reason)

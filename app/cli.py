@@ -1,0 +1,177 @@
+"""The command line: `afterimage`, and `python -m app`."""
+
+import asyncio
+import json
+import logging
+import socket
+import sys
+from contextlib import AsyncExitStack
+from dataclasses import asdict
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+import uvicorn
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from app.errors import AfterImageError, StartupError
+from app.imports import ImportOptions
+from app.logs import configure_logs
+from app.main import create_app, open_imports, open_services, open_store
+from app.memories import SearchMode
+from app.migration_report import follow, print_report
+from app.models import ImportState
+from app.models import Scope as MemoryScope
+from app.settings import Settings, load_settings, unknown_yaml_keys
+
+GRACEFUL_SECONDS = 10
+"""How long open requests may still take once the service is told to stop."""
+
+cli = typer.Typer(
+    help="AfterImage: a memory server for coding agents.", no_args_is_help=True, pretty_exceptions_enable=False
+)
+
+
+def main() -> None:
+    """Runs a command; an error is one line on standard error and exit status 1."""
+    try:
+        cli()
+    except AfterImageError as error:
+        print(f"afterimage: {error}", file=sys.stderr)
+        sys.exit(1)
+
+
+@cli.command()
+def serve(
+    host: Annotated[str | None, typer.Option(help="Address to listen on.")] = None,
+    port: Annotated[int | None, typer.Option(help="Port to listen on.")] = None,
+) -> None:
+    """Runs the service."""
+    settings = _settings(host=host, port=port)
+    listener = _listen(settings.host, settings.port)
+    address = "http://{}:{}".format(*listener.getsockname()[:2])
+    config = uvicorn.Config(
+        _Announced(create_app(settings), address),
+        lifespan="on",
+        log_config=None,
+        access_log=False,
+        timeout_graceful_shutdown=GRACEFUL_SECONDS,
+    )
+    server = uvicorn.Server(config)
+    server.run(sockets=[listener])
+    if not server.started:
+        sys.exit(1)
+
+
+@cli.command()
+def migrate(
+    sqlite: Annotated[Path, typer.Option(help="The AI-AfterImage file.")],
+    validate: Annotated[bool, typer.Option(help="Compare every row afterwards.")] = True,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Read and check everything, store nothing.")] = False,
+    project: Annotated[str | None, typer.Option(help="Where the memories go; `default` if absent.")] = None,
+    batch_size: Annotated[int | None, typer.Option(min=1, max=10_000, help="Rows per transaction.")] = None,
+) -> None:
+    """Imports an AI-AfterImage file into the configured store."""
+    settings = _settings(quiet=True)
+    options = ImportOptions(project, validate=validate, dry_run=dry_run, batch_size=batch_size)
+    job = asyncio.run(_migrate(settings, sqlite.expanduser().resolve(), options))
+    sys.exit(0 if job else 1)
+
+
+async def _migrate(settings: Settings, path: Path, options: ImportOptions) -> bool:
+    """True if every row was taken and none differs."""
+    async with AsyncExitStack() as stack:
+        store = await open_store(settings, settings.embedding_model, stack)
+        imports = await open_imports(settings, store, settings.embedding_model)
+        claimed = await imports.begin(path, options)
+        print("Starting migration...", flush=True)
+        job = await follow(imports, claimed)
+        findings = await imports.problems(job)
+    print_report(job, findings)
+    return job.state is ImportState.COMPLETED and not findings
+
+
+@cli.command()
+def stats() -> None:
+    """Prints what the store holds, as JSON."""
+    settings = _settings(quiet=True)
+
+    async def read() -> dict[str, Any]:
+        async with AsyncExitStack() as stack:
+            store = await open_store(settings, settings.embedding_model, stack)
+            return asdict(await store.memories.stats(None, settings.embedding_model))
+
+    print(json.dumps(asyncio.run(read()), indent=2, default=str))
+
+
+@cli.command()
+def search(
+    query: Annotated[str, typer.Argument(help="Plain English, identifiers or code.")],
+    mode: Annotated[SearchMode, typer.Option(help="How to search.")] = SearchMode.HYBRID,
+    project: Annotated[list[str] | None, typer.Option(help="Only in this project; may be repeated.")] = None,
+    limit: Annotated[int | None, typer.Option(min=1, max=100, help="Hits at most.")] = None,
+) -> None:
+    """Searches the store and prints the hits, best first."""
+    settings = _settings(quiet=True)
+
+    async def find() -> None:
+        async with AsyncExitStack() as stack:
+            services = await open_services(settings, stack)
+            if mode is not SearchMode.FTS:
+                await services.worker.wait_ready()
+            hits = await services.memories.search(
+                mode, query, MemoryScope(projects=project), limit or settings.max_results, settings.relevance_threshold
+            )
+            for hit in hits:
+                memory = hit.memory
+                print(f"{hit.score:.3f}  {memory.file_path}  ({memory.project}, {memory.timestamp:%Y-%m-%d %H:%M})")
+                print("\n".join(f"       {line}" for line in memory.new_code.splitlines()[:5]))
+
+    asyncio.run(find())
+
+
+def _settings(*, quiet: bool = False, **arguments: Any) -> Settings:
+    """The settings, with logs as they say; a command for a person logs only what is wrong."""
+    settings = load_settings(**arguments)
+    configure_logs("warning" if quiet else settings.log_level, settings.log_format)
+    for key in unknown_yaml_keys():
+        print(f"afterimage: nothing reads the setting {key} in the settings file; check its spelling", file=sys.stderr)
+    return settings
+
+
+def _listen(host: str, port: int) -> socket.socket:
+    """The listening socket, taken before anything is started."""
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    try:
+        return socket.create_server((host, port), family=family, backlog=2048)
+    except OSError as error:
+        raise StartupError(
+            f"cannot listen on {host}:{port}: {error.strerror or error}; stop the program that uses it, "
+            "or choose another with --port or AFTERIMAGE_PORT"
+        ) from None
+
+
+class _Announced:
+    """ASGI wrapper: says where the service is once it has started, or in one line why it could not."""
+
+    def __init__(self, app: ASGIApp, address: str) -> None:
+        self._app = app
+        self._address = address
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Passes everything through; the traceback of a StartupError gives way to its message."""
+
+        async def announce(message: Message) -> None:
+            if message["type"] == "lifespan.startup.complete":
+                print(
+                    f"AfterImage is at {self._address}, its API at {self._address}/docs; Ctrl-C ends it",
+                    file=sys.stderr,
+                )
+            elif message["type"] == "lifespan.startup.failed":
+                kind, _, text = message["message"].strip().rpartition("\n")[2].partition(": ")
+                if kind == f"{StartupError.__module__}.{StartupError.__qualname__}":
+                    print(f"afterimage: {text}", file=sys.stderr)
+                    logging.getLogger("uvicorn.error").disabled = True
+            await send(message)
+
+        await self._app(scope, receive, announce if scope["type"] == "lifespan" else send)

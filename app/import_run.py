@@ -1,0 +1,234 @@
+"""One import of a private copy; every stage can be entered again after a crash."""
+
+import asyncio
+from collections.abc import Awaitable, Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
+from datetime import UTC, datetime, timedelta
+from functools import partial
+from pathlib import Path
+from typing import TypeVar
+
+import numpy as np
+import structlog
+from numpy.typing import NDArray
+
+from app.errors import AfterImageError, LeaseLostError, SourceError
+from app.languages import language_of
+from app.models import (
+    EmbeddingStatus,
+    Finding,
+    FindingKind,
+    Import,
+    ImportStage,
+    ImportState,
+    Memory,
+    NewMemory,
+    Reject,
+    SourceRow,
+    Validation,
+)
+from app.sources import Reader
+from app.store.classify import differences
+from app.store.protocol import ClaimedImport, EmbeddingStore, ImportBatch, ImportStore, MemoryStore
+from app.tokens import document_words
+
+STAGES = list(ImportStage)
+
+T = TypeVar("T")
+
+log = structlog.get_logger()
+
+
+class ImportRun:
+    """Carries out a claimed import under its lease.
+
+    Reading runs in a thread of its own, a batch ahead of storing. The lease is renewed with every batch and, while a
+    stage takes long without one, by a task beside.
+    """
+
+    def __init__(
+        self,
+        claimed: ClaimedImport,
+        copy: Path,
+        imports: ImportStore,
+        memories: MemoryStore,
+        embeddings: EmbeddingStore,
+        model: str,
+        lease_time: timedelta,
+    ) -> None:
+        """`copy` is the private copy of the source."""
+        self._claimed = claimed
+        self._lease = claimed.lease
+        self._job = claimed.job
+        self._copy = copy
+        self._imports = imports
+        self._memories = memories
+        self._embeddings = embeddings
+        self._model = model
+        self._lease_time = lease_time
+        self._thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix="import")
+
+    async def run(self) -> Import | None:
+        """Runs to a final state and answers it; None if another process has taken the import over.
+
+        When the task is cancelled the lease is handed back, and any process may go on with the import.
+        """
+        keeper = asyncio.create_task(self._keep_lease(), name="import-lease")
+        try:
+            return await self._attempt()
+        except LeaseLostError as error:
+            log.warning("import taken over", import_id=str(self._job.id), reason=str(error))
+            return None
+        except asyncio.CancelledError:
+            with suppress(AfterImageError):
+                await self._imports.renew(self._lease, datetime.now(UTC))
+            raise
+        finally:
+            keeper.cancel()
+            await asyncio.gather(keeper, return_exceptions=True)
+            self._thread.shutdown()
+
+    async def _attempt(self) -> Import:
+        try:
+            notes = await self._work()
+        except SourceError as error:
+            return await self._finish(ImportState.FAILED, error=str(error))
+        if notes is None:
+            return await self._finish(ImportState.CANCELLED)
+        return await self._finish(ImportState.COMPLETED, notes=notes or None)
+
+    async def _work(self) -> str | None:
+        """All stages; answers what the source holds that has no place here, None if told to stop."""
+        with await self._in_thread(self._open) as reader:
+            count = reader.count
+            if self._job.stage is ImportStage.SNAPSHOT:
+                await self._begin(ImportStage.READING, count)
+            if await self._pass(reader, ImportStage.MIGRATING, count, self._migrate):
+                return None
+            validates = self._job.validate and not self._job.dry_run
+            if validates and await self._pass(reader, ImportStage.VALIDATING, count, self._validate):
+                return None
+            unmapped = await self._in_thread(lambda: reader.unmapped)
+        return ", ".join(f"{column} of {rows} rows" for column, rows in unmapped.items())
+
+    def _open(self) -> Reader:
+        if not self._copy.exists():
+            raise SourceError(
+                f"the private copy {self._copy} is gone; start the import again: what is stored already will be skipped"
+            )
+        return Reader(self._copy, model=self._model)
+
+    async def _pass(
+        self, reader: Reader, stage: ImportStage, count: int, work: Callable[[ImportBatch], Awaitable[None]]
+    ) -> bool:
+        """Goes through the source in batches; True if told to stop before the end."""
+        if STAGES.index(self._job.stage) > STAGES.index(stage):
+            return False
+        resumed = await self._begin(stage, count)
+        last = resumed or 0
+        batch = await self._in_thread(partial(self._read, reader, last))
+        while batch is not None:
+            behind = batch.last_rowid
+            ahead = asyncio.ensure_future(self._in_thread(partial(self._read, reader, behind)))
+            try:
+                await work(batch)
+                stop = await self._imports.renew(self._lease, datetime.now(UTC) + self._lease_time)
+            finally:
+                following = await ahead
+            if stop:
+                return True
+            batch = following
+        return False
+
+    def _read(self, reader: Reader, after: int) -> ImportBatch | None:
+        """The next rows, ready to be stored; None at the end. Runs in the thread."""
+        found = reader.rows(after, self._job.batch_size)
+        if not found:
+            return None
+        now = datetime.now(UTC)
+        return ImportBatch(
+            rows=[(row.rowid, self._new_memory(row, now)) for row in found if isinstance(row, SourceRow)],
+            rejects=[row for row in found if isinstance(row, Reject)],
+            last_rowid=found[-1].rowid,
+        )
+
+    def _new_memory(self, row: SourceRow, now: datetime) -> NewMemory:
+        kept = row.project if self._claimed.keep_projects else None
+        memory = Memory(
+            id=row.id,
+            project=kept or self._job.project,
+            file_path=row.file_path,
+            new_code=row.new_code,
+            old_code=row.old_code,
+            context=row.context,
+            session_id=row.session_id,
+            agent_id=row.agent_id,
+            language=row.language or language_of(row.file_path),
+            timestamp=row.timestamp,
+            created_at=now,
+            embedding_status=EmbeddingStatus.PENDING if row.vector is None else EmbeddingStatus.READY,
+            import_id=self._job.id,
+        )
+        return NewMemory(memory, document_words(row.file_path, row.new_code, row.context), row.vector)
+
+    async def _migrate(self, batch: ImportBatch) -> None:
+        await self._imports.save_batch(self._lease, batch, datetime.now(UTC), dry_run=self._job.dry_run)
+
+    async def _validate(self, batch: ImportBatch) -> None:
+        """Compares every field and every kept vector of a batch with what is stored."""
+        keys = [row.memory.key for _, row in batch.rows]
+        stored = await self._memories.get(keys)
+        vectors = await self._embeddings.vectors(self._model, keys)
+        refused = await self._refused(batch)
+        findings: list[Finding] = []
+        for rowid, row in batch.rows:
+            if rowid in refused:
+                continue
+            there = stored.get(row.memory.key)
+            if there is None:
+                findings.append(Finding(FindingKind.MISSING, rowid, str(row.memory.id), "it is not stored"))
+            elif problems := _problems(row, there, vectors.get(row.memory.key)):
+                reason = f"stored with another {', '.join(problems)}"
+                findings.append(Finding(FindingKind.MISMATCHED, rowid, str(row.memory.id), reason))
+        kinds = [finding.kind for finding in findings]
+        found = Validation(
+            checked=len(batch.rows) - len(refused),
+            mismatched=kinds.count(FindingKind.MISMATCHED),
+            missing=kinds.count(FindingKind.MISSING),
+        )
+        await self._imports.save_validation(self._lease, batch.size, batch.last_rowid, found, findings)
+
+    async def _refused(self, batch: ImportBatch) -> set[int]:
+        """Rowids of the batch that could be read and were not taken, because their id was."""
+        if not batch.rows:
+            return set()
+        first = batch.rows[0][0]
+        rejects = await self._imports.findings(
+            self._job.id, self._job.project, FindingKind.REJECT, batch.size, first - 1
+        )
+        return {reject.rowid for reject in rejects} & {rowid for rowid, _ in batch.rows}
+
+    async def _begin(self, stage: ImportStage, total: int) -> int | None:
+        return await self._imports.begin_stage(self._lease, stage, datetime.now(UTC), total)
+
+    async def _finish(self, state: ImportState, error: str | None = None, notes: str | None = None) -> Import:
+        job = await self._imports.finish(self._lease, state, datetime.now(UTC), error, notes)
+        log.info("import ended", import_id=str(job.id), state=state, migrated=job.counts.migrated, error=error)
+        return job
+
+    async def _keep_lease(self) -> None:
+        while True:
+            await asyncio.sleep(self._lease_time.total_seconds() / 3)
+            await self._imports.renew(self._lease, datetime.now(UTC) + self._lease_time)
+
+    async def _in_thread(self, work: Callable[[], T]) -> T:
+        return await asyncio.get_running_loop().run_in_executor(self._thread, work)
+
+
+def _problems(row: NewMemory, there: Memory, vector: NDArray[np.float16] | None) -> Sequence[str]:
+    """What differs; a vector is compared at the precision it is stored with."""
+    problems = differences(row.memory, there)
+    if row.vector is not None and (vector is None or not np.array_equal(vector, row.vector.astype(np.float16))):
+        problems.append("vector")
+    return problems

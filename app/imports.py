@@ -1,0 +1,274 @@
+"""What can be done with imports: start, follow, cancel, undo; and the task that runs them."""
+
+import asyncio
+import hashlib
+from collections.abc import AsyncIterator, Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from uuid import UUID, uuid4
+
+import structlog
+from uuid_utils.compat import uuid7
+
+from app.errors import ConflictError, NotFoundError, TooLargeError, UnavailableError
+from app.import_run import ImportRun
+from app.models import Finding, FindingKind, Import, NewImport
+from app.sources import Reader, find_below, snapshot
+from app.store.protocol import ClaimedImport, Store
+
+POLL_SECONDS = 1.0
+
+SHOWN_PROBLEMS = 20
+
+DEFAULT_PROJECT = "default"
+
+log = structlog.get_logger()
+
+
+@dataclass(frozen=True, slots=True)
+class ImportOptions:
+    """How to import. Without a project, this service's own files keep theirs and all others go to `default`."""
+
+    project: str | None = None
+    validate: bool = True
+    dry_run: bool = False
+    batch_size: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class ImportLimits:
+    """Where sources come from, and what they may take."""
+
+    folder: Path
+    spool: Path
+    batch_size: int
+    lease_time: timedelta
+    max_upload_bytes: int
+
+
+class Imports:
+    """The service behind the routes of imports and the `migrate` command."""
+
+    def __init__(self, store: Store, model: str, limits: ImportLimits) -> None:
+        self._store = store
+        self._imports = store.imports
+        self._model = model
+        self._limits = limits
+        self._wake = asyncio.Event()
+        self._task: asyncio.Task[None] | None = None
+
+    async def open(self) -> None:
+        """Makes the spool folder.
+
+        Raises:
+            OSError: it cannot be made or written.
+        """
+        self._spool = await asyncio.to_thread(_spool_id, self._limits.spool)
+
+    def start(self) -> None:
+        """Begins to run queued imports, one after the other, and those that a crash has left."""
+        self._task = asyncio.create_task(self._serve(), name="imports")
+
+    async def stop(self) -> None:
+        """Ends the running import as it stands."""
+        if self._task is not None:
+            self._task.cancel()
+            with suppress(asyncio.CancelledError):
+                await self._task
+
+    async def queue_file(self, name: str, options: ImportOptions) -> Import:
+        """Takes a private copy of a file below the import folder and queues its import.
+
+        Raises:
+            SourceError: it is not there, or cannot be imported; says what was found and what was expected.
+        """
+        path = await asyncio.to_thread(find_below, self._limits.folder, name)
+        import_id = uuid7()
+        await asyncio.to_thread(snapshot, path, self._copy(import_id))
+        return await self._queue(import_id, path.name, _file_key(path), options)
+
+    async def queue_upload(self, body: AsyncIterator[bytes], options: ImportOptions) -> Import:
+        """Streams a file to disk and queues its import.
+
+        Raises:
+            TooLargeError: it is larger than the service takes.
+            SourceError: it cannot be imported; says what was found and what was expected.
+        """
+        import_id = uuid7()
+        try:
+            digest = await self._receive(body, self._copy(import_id))
+        except BaseException:
+            self._copy(import_id).unlink(missing_ok=True)
+            raise
+        return await self._queue(import_id, "upload", f"sha256:{digest}", options)
+
+    async def begin(self, path: Path, options: ImportOptions) -> ClaimedImport:
+        """Begins an import in this process; goes on with an interrupted one of the same file, if there is one.
+
+        The path must be absolute, without symbolic links.
+
+        Raises:
+            ConflictError: another process is importing this file.
+            SourceError: it cannot be imported; says what was found and what was expected.
+        """
+        now = datetime.now(UTC)
+        until = now + self._limits.lease_time
+        project = options.project or DEFAULT_PROJECT
+        unfinished = await self._imports.running(project, _file_key(path))
+        if unfinished is not None and unfinished.dry_run == options.dry_run:
+            claimed = await self._imports.claim(self._spool, now, until, unfinished.id)
+        else:
+            import_id = uuid7()
+            await asyncio.to_thread(snapshot, path, self._copy(import_id))
+            new = await self._new(import_id, path.name, _file_key(path), options)
+            claimed = await self._imports.create(new, now, until)
+        if claimed is None:
+            raise ConflictError(
+                f"another process is importing {path} into project {project}; wait for it to end, or, if it was "
+                f"killed, {self._limits.lease_time.total_seconds():g} s for its lease to run out"
+            )
+        return claimed
+
+    async def run(self, claimed: ClaimedImport) -> Import | None:
+        """Carries out an import; answers it in its final state, None if another process has taken it over."""
+        copy = self._copy(claimed.job.id)
+        store = self._store
+        job = await ImportRun(
+            claimed, copy, store.imports, store.memories, store.embeddings, self._model, self._limits.lease_time
+        ).run()
+        if job is not None:
+            copy.unlink(missing_ok=True)
+        return job
+
+    async def get(self, import_id: UUID, projects: Sequence[str] | None) -> Import:
+        """One import.
+
+        Raises:
+            NotFoundError: there is none in these projects (None: any).
+        """
+        job = await self._imports.get(import_id, projects)
+        if job is None:
+            raise NotFoundError(f"there is no import {import_id}")
+        return job
+
+    async def page(self, projects: Sequence[str] | None, limit: int, before: UUID | None) -> Sequence[Import]:
+        """Imports, newest first; `before` continues behind an id."""
+        return await self._imports.page(projects, limit, before)
+
+    async def findings(
+        self, import_id: UUID, projects: Sequence[str] | None, kind: FindingKind, limit: int, after_rowid: int | None
+    ) -> Sequence[Finding]:
+        """Rows that were not taken or that differ, by their rowid in the source."""
+        job = await self.get(import_id, projects)
+        return await self._imports.findings(import_id, job.project, kind, limit, after_rowid)
+
+    async def problems(self, job: Import) -> list[Finding]:
+        """The first rows of an import that were not taken or that differ, up to `SHOWN_PROBLEMS` of each kind."""
+        found: list[Finding] = []
+        for kind in FindingKind:
+            found += await self._imports.findings(job.id, job.project, kind, SHOWN_PROBLEMS, None)
+        return found
+
+    async def cancel(self, import_id: UUID, projects: Sequence[str] | None) -> Import:
+        """Asks a running import to stop after the batch in hand, and ends a queued one; what was imported stays."""
+        job = await self.get(import_id, projects)
+        return await self._imports.cancel(import_id, job.project, datetime.now(UTC))
+
+    async def undo(self, import_id: UUID, projects: Sequence[str] | None) -> int:
+        """Deletes exactly the memories that an import brought in; answers how many.
+
+        Raises:
+            ConflictError: it is still at work.
+        """
+        job = await self.get(import_id, projects)
+        if not job.state.is_final:
+            raise ConflictError(f"import {import_id} is {job.state}: cancel it first")
+        return await self._imports.delete_memories(import_id, projects)
+
+    async def _queue(self, import_id: UUID, name: str, key: str, options: ImportOptions) -> Import:
+        new = await self._new(import_id, name, key, options)
+        queued = await self._imports.create(new, datetime.now(UTC), until=None)
+        if queued is None:
+            raise RuntimeError("a queued import cannot be in the way of a running one")
+        self._wake.set()
+        return queued.job
+
+    async def _new(self, import_id: UUID, name: str, key: str, options: ImportOptions) -> NewImport:
+        """Looks into the private copy, and removes it if it cannot be imported."""
+        copy = self._copy(import_id)
+        try:
+            source_format = await asyncio.to_thread(self._recognise, copy)
+            size = copy.stat().st_size
+        except BaseException:
+            copy.unlink(missing_ok=True)
+            raise
+        return NewImport(
+            id=import_id,
+            project=options.project or DEFAULT_PROJECT,
+            keep_projects=options.project is None,
+            source_name=name,
+            source_key=key,
+            source_size_bytes=size,
+            source_format=source_format,
+            spool=self._spool,
+            validate=options.validate,
+            dry_run=options.dry_run,
+            batch_size=options.batch_size or self._limits.batch_size,
+        )
+
+    def _recognise(self, copy: Path) -> str:
+        with Reader(copy, model=self._model) as reader:
+            return reader.format
+
+    def _copy(self, import_id: UUID) -> Path:
+        return self._limits.spool / f"{import_id}.sqlite"
+
+    async def _receive(self, body: AsyncIterator[bytes], path: Path) -> str:
+        """Streams a body to disk; answers its SHA-256."""
+        digest = hashlib.sha256()
+        size = 0
+        with path.open("wb") as file:
+            async for chunk in body:
+                size += len(chunk)
+                if size > self._limits.max_upload_bytes:
+                    raise TooLargeError(
+                        f"the file is larger than {self._limits.max_upload_bytes} bytes (AFTERIMAGE_MAX_UPLOAD_BYTES)"
+                    )
+                digest.update(chunk)
+                await asyncio.to_thread(file.write, chunk)
+        return digest.hexdigest()
+
+    async def _serve(self) -> None:
+        """Runs what is queued or left behind, one import at a time."""
+        while True:
+            self._wake.clear()
+            try:
+                now = datetime.now(UTC)
+                claimed = await self._imports.claim(self._spool, now, now + self._limits.lease_time, only=None)
+                if claimed is not None:
+                    await self.run(claimed)
+                    continue
+            except UnavailableError as error:
+                log.warning("imports wait", reason=str(error))
+            except Exception:
+                log.exception("an import failed and is tried again when its lease has run out")
+            with suppress(TimeoutError):
+                await asyncio.wait_for(self._wake.wait(), POLL_SECONDS)
+
+
+def _file_key(path: Path) -> str:
+    return f"file:{path}"
+
+
+def _spool_id(folder: Path) -> UUID:
+    """Identifies a spool folder, for all replicas that share it; makes both on first use."""
+    folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+    marker = folder / "id"
+    candidate = folder / f"id.{uuid4()}"
+    candidate.write_text(candidate.suffix[1:], encoding="ascii")
+    with suppress(FileExistsError):
+        marker.hardlink_to(candidate)
+    candidate.unlink()
+    return UUID(marker.read_text(encoding="ascii"))

@@ -1,0 +1,151 @@
+"""The composition root: reads settings, names concrete classes, opens them and closes them in reverse."""
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import AsyncExitStack, asynccontextmanager
+from datetime import timedelta
+from importlib.metadata import version
+from typing import Any
+
+from fastapi import FastAPI
+from fastapi_offline import FastAPIOffline
+
+from app.api import health, imports, memories, search
+from app.api.deps import Services
+from app.api.middleware import RequestLog
+from app.api.problems import add_handlers
+from app.backfill import Backfill
+from app.embedding.embedder import open_embedder
+from app.embedding.worker import EmbeddingWorker
+from app.errors import StartupError
+from app.imports import ImportLimits, Imports
+from app.memories import Memories, Weights
+from app.settings import Settings, load_settings
+from app.store.embedded import EmbeddedPostgres
+from app.store.postgresql import PostgresStore
+from app.store.postgresql.connections import Connections
+from app.store.protocol import Store
+from app.store.sqlite import SqliteStore
+
+DESCRIPTION = """
+A memory server for coding agents: every edit is kept verbatim, and found again by words, by meaning, or by both.
+
+Store an edit with `POST /v1/memories`, find it with `POST /v1/search/hybrid`, and bring the file of an
+AI-AfterImage in with `POST /v1/admin/imports`.
+"""
+
+
+def create_app(settings: Settings | None = None) -> FastAPI:
+    """The application; it opens its store and its model when it starts."""
+    settings = settings or load_settings()
+
+    @asynccontextmanager
+    async def lifespan(app: FastAPI) -> AsyncIterator[None]:
+        async with AsyncExitStack() as stack:
+            services = await open_services(settings, stack)
+            services.imports.start()
+            stack.push_async_callback(services.imports.stop)
+            app.state.services = services
+            yield
+
+    app = FastAPIOffline(
+        title="AfterImage service",
+        description=DESCRIPTION,
+        version=version("afterimage-service"),
+        lifespan=lifespan,
+        redoc_url=None,
+    )
+    app.add_middleware(RequestLog)
+    add_handlers(app)
+    for routes in (memories, search, imports, health):
+        app.include_router(routes.router)
+    return app
+
+
+async def open_services(settings: Settings, stack: AsyncExitStack) -> Services:
+    """Opens everything that the application is made of; the stack closes it.
+
+    Raises:
+        StartupError: says in one line what is wrong and how to mend it.
+    """
+    embedder = open_embedder(settings.embedding_model, settings.embedding_device)
+    store = await open_store(settings, embedder.model, stack)
+    worker = EmbeddingWorker(embedder)
+    await worker.start()
+    stack.push_async_callback(worker.stop)
+    backfill = Backfill(store.embeddings, worker)
+    backfill.start()
+    stack.push_async_callback(backfill.stop)
+    weights = Weights(fts=settings.fts_weight, semantic=settings.semantic_weight)
+    return Services(
+        settings=settings,
+        store=store,
+        worker=worker,
+        memories=Memories(store.memories, worker, backfill, weights),
+        imports=await open_imports(settings, store, embedder.model),
+    )
+
+
+async def open_store(settings: Settings, model: str, stack: AsyncExitStack) -> Store:
+    """Opens the configured store, and PostgreSQL itself where none is given.
+
+    Raises:
+        StartupError: says in one line what is wrong and how to mend it.
+    """
+    store: Store
+    if settings.backend == "sqlite":
+        store = SqliteStore(settings.sqlite_path, model)
+    else:
+        store = PostgresStore(await _connections(settings, stack), model)
+    await store.open()
+    stack.push_async_callback(store.close)
+    return store
+
+
+async def open_imports(settings: Settings, store: Store, model: str) -> Imports:
+    """The service of imports, without the task that runs them.
+
+    Raises:
+        StartupError: the spool folder cannot be used.
+    """
+    limits = ImportLimits(
+        folder=settings.import_folder,
+        spool=settings.spool_folder,
+        batch_size=settings.import_batch_size,
+        lease_time=timedelta(seconds=settings.import_lease_seconds),
+        max_upload_bytes=settings.max_upload_bytes,
+    )
+    service = Imports(store, model, limits)
+    try:
+        await service.open()
+    except OSError as error:
+        raise StartupError(
+            f"the folder {settings.spool_folder} cannot be used: {error}; set AFTERIMAGE_SPOOL_FOLDER to another"
+        ) from None
+    return service
+
+
+async def _connections(settings: Settings, stack: AsyncExitStack) -> Connections:
+    """The pool, on a URL, on the parts of one, or on the service's own server, whichever is given first."""
+    parameters: dict[str, Any]
+    if settings.database_url is not None:
+        parameters = {"dsn": settings.database_url.get_secret_value()}
+    elif settings.pg_host:
+        parameters = {
+            "host": settings.pg_host,
+            "port": settings.pg_port,
+            "database": settings.pg_database,
+            "user": settings.pg_user,
+            "password": settings.pg_password.get_secret_value() if settings.pg_password else None,
+        }
+    else:
+        server = EmbeddedPostgres(settings.postgres_folder)
+        parameters = {"dsn": await asyncio.to_thread(server.start)}
+        stack.push_async_callback(asyncio.to_thread, server.stop)
+    return Connections(
+        parameters,
+        settings.min_pool_size,
+        settings.max_pool_size,
+        settings.acquire_timeout_seconds,
+        settings.statement_timeout_seconds,
+    )

@@ -1,0 +1,91 @@
+"""Routes of searches, on each store."""
+
+from typing import Any
+
+import httpx
+import pytest
+
+MODES = ["fts", "semantic", "hybrid"]
+
+MEMORIES = [
+    {
+        "file_path": "http/headers.py",
+        "new_code": "def parse_http_header(line): ...",
+        "session_id": "s",
+        "project": "web",
+    },
+    {"file_path": "http/cookies.py", "new_code": "def parse_cookie(header): ...", "project": "web"},
+    {"file_path": "shop/cart.py", "new_code": "def total(prices): return sum(prices)", "project": "shop"},
+]
+
+
+@pytest.fixture
+async def filled(client: httpx.AsyncClient) -> httpx.AsyncClient:
+    for memory in MEMORIES:
+        answer = await client.post("/v1/memories?wait=embedding", json=memory)
+        assert answer.status_code == 201
+    return client
+
+
+async def hits(client: httpx.AsyncClient, mode: str, **asked: Any) -> list[dict[str, Any]]:
+    answer = await client.post(f"/v1/search/{mode}", json=asked)
+    assert answer.status_code == 200, answer.text
+    assert answer.json()["mode"] == mode
+    found: list[dict[str, Any]] = answer.json()["hits"]
+    return found
+
+
+@pytest.mark.parametrize("mode", MODES)
+async def test_a_question_in_plain_english_finds_the_best_first(filled: httpx.AsyncClient, mode: str) -> None:
+    found = await hits(filled, mode, query="how to parse an http header?")
+    assert found[0]["memory"]["file_path"] == "http/headers.py"
+    scores = [hit["score"] for hit in found]
+    assert scores == sorted(scores, reverse=True)
+    assert all(0 <= score <= 1 for score in scores)
+
+
+async def test_each_arm_says_its_score_and_rank(filled: httpx.AsyncClient) -> None:
+    [words, *_] = await hits(filled, "fts", query="cookie")
+    assert (words["fts_rank"], words["semantic_rank"], words["semantic_score"]) == (1, None, None)
+    [meaning, *_] = await hits(filled, "semantic", query="cookie")
+    assert (meaning["semantic_rank"], meaning["fts_rank"], meaning["fts_score"]) == (1, None, None)
+    [both, *_] = await hits(filled, "hybrid", query="cookie")
+    assert both["fts_score"] == pytest.approx(words["fts_score"])
+    assert both["semantic_score"] == pytest.approx(meaning["semantic_score"])
+    assert (both["fts_rank"], both["semantic_rank"]) == (1, 1)
+
+
+@pytest.mark.parametrize("mode", MODES)
+async def test_filters_and_limit_hold(filled: httpx.AsyncClient, mode: str) -> None:
+    query = "parse header total"
+    assert {hit["memory"]["project"] for hit in await hits(filled, mode, query=query, projects=["shop"])} == {"shop"}
+    assert len(await hits(filled, mode, query=query, session_id="s")) == 1
+    assert len(await hits(filled, mode, query=query, path_prefix="http/")) == 2
+    assert len(await hits(filled, mode, query=query, limit=1)) == 1
+    assert await hits(filled, mode, query=query, projects=[]) == []
+
+
+@pytest.mark.parametrize("mode", MODES)
+async def test_a_threshold_leaves_out_weaker_hits(filled: httpx.AsyncClient, mode: str) -> None:
+    everything = await hits(filled, mode, query="parse http header")
+    above = everything[0]["score"]
+    found = await hits(filled, mode, query="parse http header", threshold=above)
+    assert [hit["memory"]["id"] for hit in found] == [everything[0]["memory"]["id"]]
+
+
+STRANGE = [
+    "'", '"', '"unclosed', "a & | ! <-> b", "(((", "*", "NEAR(a b)", "col:x", "-", "\0", "\ud7ff", "😀", "é" * 1000,
+    "SELECT * FROM memories; --", "%s %d {} \\", "a" * 100_000, " ", "\n\t", "def f(x): return x ** 2", "日本語 テスト",
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("mode", MODES)
+async def test_any_text_is_a_valid_query(filled: httpx.AsyncClient, mode: str) -> None:
+    for query in STRANGE:
+        answer = await filled.post(f"/v1/search/{mode}", json={"query": query})
+        assert answer.status_code == 200, (query[:50], answer.text)
+
+
+@pytest.mark.parametrize("asked", [{}, {"query": ""}, {"query": "x", "limit": 101}, {"query": "x", "threshold": 2}])
+async def test_a_bad_request_is_refused(client: httpx.AsyncClient, asked: dict[str, Any]) -> None:
+    assert (await client.post("/v1/search/fts", json=asked)).status_code == 422

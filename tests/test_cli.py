@@ -1,0 +1,216 @@
+"""The command line, as a person runs it: in processes of its own."""
+
+import json
+import os
+import re
+import signal
+import socket
+import subprocess
+import sys
+import time
+import urllib.request
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.source_files import entry, write_ai_afterimage
+
+DEADLINE_SECONDS = 60
+
+
+@pytest.fixture
+def home(tmp_path: Path) -> Path:
+    made = tmp_path / "home"
+    made.mkdir()
+    return made
+
+
+def environment(home: Path, **more: str) -> dict[str, str]:
+    """What a person has who has set nothing but the SQLite backend and the embedder that needs no model."""
+    kept = {name: value for name, value in os.environ.items() if not name.startswith("AFTERIMAGE_")}
+    return (
+        kept
+        | {
+            "HOME": str(home),
+            "AFTERIMAGE_BACKEND": "sqlite",
+            "AFTERIMAGE_EMBEDDING_MODEL": "hashing",
+        }
+        | more
+    )
+
+
+def afterimage(home: Path, *arguments: str, **more: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, "-m", "app", *arguments],
+        env=environment(home, **more),
+        capture_output=True,
+        text=True,
+        timeout=DEADLINE_SECONDS,
+        check=False,
+    )
+
+
+@contextmanager
+def serving(home: Path, **more: str) -> Iterator[tuple[str, "subprocess.Popen[str]"]]:
+    """A running service and its address."""
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        port = free.getsockname()[1]
+    process = subprocess.Popen(
+        [sys.executable, "-m", "app", "serve", "--port", str(port)],
+        env=environment(home, **more),
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    address = f"http://127.0.0.1:{port}"
+    try:
+        deadline = time.monotonic() + DEADLINE_SECONDS
+        while time.monotonic() < deadline:
+            try:
+                get(f"{address}/livez")
+                break
+            except OSError:
+                if process.poll() is not None:
+                    break
+                time.sleep(0.05)
+        yield address, process
+    finally:
+        process.kill()
+        process.communicate()
+
+
+def get(address: str) -> Any:
+    with urllib.request.urlopen(address, timeout=10) as answer:
+        return json.load(answer)
+
+
+def post(address: str, body: dict[str, Any]) -> Any:
+    request = urllib.request.Request(address, json.dumps(body).encode(), {"content-type": "application/json"})
+    with urllib.request.urlopen(request, timeout=10) as answer:
+        return json.load(answer)
+
+
+REPORT = """\
+Starting migration...
+Reading source data: 3/3 (100.0%)
+Migrating entries: 3/3 (100.0%)
+Validating migration: 1/1 (100.0%)
+
+============================================================
+AI-AfterImage Migration Report
+============================================================
+Source entries:     3
+Migrated:           3
+Skipped (existing): 0
+Failed:             0
+Success rate:       100.0%
+Elapsed time:       SECONDS
+To be embedded:     3
+============================================================
+"""
+
+
+def test_migrate_prints_the_lines_and_the_report_of_ai_afterimage(home: Path, tmp_path: Path) -> None:
+    source = write_ai_afterimage(tmp_path / "memory.db", [entry(number) for number in (1, 2, 3)])
+    done = afterimage(home, "migrate", "--sqlite", str(source), "--validate")
+    assert re.sub(r"\d+\.\ds\n", "SECONDS\n", done.stdout) == REPORT
+    assert (done.returncode, done.stderr) == (0, "")
+    assert json.loads(afterimage(home, "stats").stdout)["total_entries"] == 3
+
+
+def test_migrate_says_which_row_failed_and_exits_with_1(home: Path, tmp_path: Path) -> None:
+    source = write_ai_afterimage(tmp_path / "memory.db", [entry(1), entry(2, timestamp="yesterday")])
+    done = afterimage(home, "migrate", "--sqlite", str(source))
+    assert done.returncode == 1
+    assert "Failed:             1" in done.stdout
+    assert re.search(r"- row 2 \(.*\): timestamp.*yesterday", done.stdout)
+
+
+def test_migrate_of_what_is_no_source_is_one_line(home: Path, tmp_path: Path) -> None:
+    done = afterimage(home, "migrate", "--sqlite", str(tmp_path / "nothing.db"))
+    assert done.returncode == 1
+    assert done.stderr.count("\n") == 1
+    assert "nothing.db" in done.stderr
+
+
+def test_migrate_and_stats_import_no_torch(home: Path, tmp_path: Path) -> None:
+    source = write_ai_afterimage(tmp_path / "memory.db", [entry(1)])
+    for arguments in (["migrate", "--sqlite", str(source)], ["stats"]):
+        check = (
+            "import sys\nfrom app.cli import cli\n"
+            f"try:\n cli({arguments!r})\nexcept SystemExit:\n pass\n"
+            "sys.exit('torch' in sys.modules or 'sentence_transformers' in sys.modules)"
+        )
+        defaults = environment(home) | {"AFTERIMAGE_EMBEDDING_MODEL": "all-MiniLM-L6-v2"}
+        assert (
+            subprocess.run([sys.executable, "-c", check], env=defaults, check=False, capture_output=True).returncode
+            == 0
+        )
+
+
+def test_an_ai_afterimage_file_as_store_is_refused_with_the_command_to_run(home: Path) -> None:
+    (home / ".afterimage").mkdir()
+    source = write_ai_afterimage(home / ".afterimage" / "memory.db", [entry(1)])
+    settings = home / ".afterimage" / "config.yaml"
+    settings.write_text(
+        "storage: {backend: sqlite, sqlite: {path: ~/.afterimage/memory.db}}\nfilter: {skip_paths: [docs/]}\n"
+    )
+    refused = afterimage(home, "stats")
+    assert refused.returncode == 1
+    assert f"afterimage migrate --sqlite {source}" in refused.stderr
+    target = re.search(r"AFTERIMAGE_SQLITE_PATH=(\S+) afterimage", refused.stderr)
+    assert target
+    done = afterimage(home, "migrate", "--sqlite", str(source), AFTERIMAGE_SQLITE_PATH=target[1])
+    assert done.returncode == 0, done.stderr
+
+
+def test_the_service_stores_and_finds_and_ends_cleanly(home: Path) -> None:
+    with serving(home) as (address, process):
+        post(f"{address}/v1/memories", {"file_path": "a.py", "new_code": "def parse_header(): ..."})
+        assert post(f"{address}/v1/search/fts", {"query": "header"})["hits"]
+        process.send_signal(signal.SIGTERM)
+        assert process.wait(DEADLINE_SECONDS) in (0, -signal.SIGTERM)
+    assert "header" in afterimage(home, "search", "header").stdout
+
+
+def test_what_was_answered_survives_kill_9(home: Path) -> None:
+    with serving(home) as (address, process):
+        for number in range(20):
+            post(f"{address}/v1/memories", {"file_path": "a.py", "new_code": f"x = {number}"})
+        process.kill()
+        process.wait()
+    with serving(home) as (address, _):
+        assert get(f"{address}/v1/stats")["total_entries"] == 20
+
+
+def test_an_occupied_port_is_one_line_before_anything_is_started(home: Path) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = str(taken.getsockname()[1])
+        done = afterimage(home, "serve", "--port", port)
+    assert done.returncode == 1
+    assert done.stderr.count("\n") == 1
+    assert f"127.0.0.1:{port}" in done.stderr
+    assert "--port" in done.stderr
+    assert not (home / ".afterimage").exists()
+
+
+WRONG = {
+    "a refused connection": ({"AFTERIMAGE_BACKEND": "postgresql", "AFTERIMAGE_PG_HOST": "::1"}, "systemctl start"),
+    "a wrong value": ({"AFTERIMAGE_MAX_POOL_SIZE": "many"}, "AFTERIMAGE_MAX_POOL_SIZE is 'many'"),
+    "an unknown backend": ({"AFTERIMAGE_BACKEND": "mysql"}, "'postgresql' or 'sqlite'"),
+    "a missing settings file": ({"AFTERIMAGE_CONFIG": "/nowhere.yaml"}, "/nowhere.yaml"),
+    "an unreadable store": ({"AFTERIMAGE_SQLITE_PATH": "/dev/null/store.db"}, "AFTERIMAGE_SQLITE_PATH"),
+    "an unusable spool": ({"AFTERIMAGE_SPOOL_FOLDER": "/dev/null/spool"}, "AFTERIMAGE_SPOOL_FOLDER"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", WRONG)
+def test_what_prevents_a_start_is_one_line_that_says_what_to_do(home: Path, name: str) -> None:
+    variables, expected = WRONG[name]
+    done = afterimage(home, "serve", "--port", "0", **variables)
+    assert done.returncode != 0
+    [line] = [line for line in done.stderr.splitlines() if not line.startswith("{")]  # the log is JSON
+    assert line.startswith("afterimage: ")
+    assert expected in line

@@ -1,0 +1,203 @@
+"""The service of imports, on each store: what it keeps, how it resumes, and that it tells the truth."""
+
+import asyncio
+import random
+from datetime import timedelta
+from pathlib import Path
+from uuid import UUID
+
+import numpy as np
+import pytest
+
+from app.errors import ConflictError, SourceError
+from app.imports import ImportLimits, ImportOptions, Imports
+from app.models import FindingKind, Import, ImportStage, ImportState, Memory, MemoryKey, Scope
+from app.store.protocol import Store
+from tests.conftest import MODEL
+from tests.source_files import entry, scribble, write_ai_afterimage, write_service, zero_page
+
+OPTIONS = ImportOptions(batch_size=10)
+
+
+async def opened(store: Store, folder: Path, lease_seconds: float = 60, model: str = MODEL) -> Imports:
+    limits = ImportLimits(folder, folder / "spool", 10, timedelta(seconds=lease_seconds), 1024 * 1024)
+    service = Imports(store, model, limits)
+    await service.open()
+    return service
+
+
+@pytest.fixture
+async def imports(store: Store, tmp_path: Path) -> Imports:
+    return await opened(store, tmp_path)
+
+
+@pytest.fixture
+def source(tmp_path: Path) -> Path:
+    return write_ai_afterimage(tmp_path / "memory.db", [entry(number) for number in range(1, 36)])
+
+
+async def run(imports: Imports, path: Path, options: ImportOptions = OPTIONS) -> Import:
+    job = await imports.run(await imports.begin(path, options))
+    assert job is not None
+    assert job.counts.source_entries == job.counts.migrated + job.counts.skipped + job.counts.failed
+    return job
+
+
+async def stored(store: Store) -> list[Memory]:
+    return await store.memories.page(Scope(), 1000, None)
+
+
+async def test_every_field_and_vector_arrives(store: Store, imports: Imports, source: Path) -> None:
+    job = await run(imports, source)
+    assert (job.counts.migrated, job.counts.reembedded) == (35, 0)
+    assert (job.validation.checked, job.validation.mismatched, job.validation.missing) == (35, 0, 0)
+    for number in (1, 20, 35):
+        row = entry(number)
+        key = MemoryKey("default", UUID(row["id"]))
+        memory = (await store.memories.get([key]))[key]
+        for field in ("file_path", "new_code", "old_code", "context", "session_id"):
+            assert getattr(memory, field) == row[field]
+        assert memory.timestamp.isoformat() == row["timestamp"]
+        kept = (await store.embeddings.vectors(MODEL, [key]))[key]
+        assert np.array_equal(kept, np.frombuffer(row["embedding"], dtype="<f4").astype(np.float16))
+
+
+async def test_rows_with_equal_path_and_time_are_different_memories(
+    store: Store, imports: Imports, tmp_path: Path
+) -> None:
+    for name, number in (("one.db", 1), ("two.db", 2)):
+        same = {"file_path": "a.py", "timestamp": entry(1)["timestamp"]}
+        await run(imports, write_ai_afterimage(tmp_path / name, [entry(number, **same)]))
+    assert len(await stored(store)) == 2
+
+
+async def test_another_model_makes_all_vectors_anew(store: Store, tmp_path: Path, source: Path) -> None:
+    job = await run(await opened(store, tmp_path, model="another"), source)
+    assert job.counts.reembedded == 35
+
+
+async def test_an_interrupted_import_goes_on_where_it_stopped(store: Store, tmp_path: Path, source: Path) -> None:
+    first = await opened(store, tmp_path)
+    claimed = await first.begin(source, OPTIONS)
+    task = asyncio.create_task(first.run(claimed))
+    async with asyncio.timeout(20):
+        while (await first.get(claimed.job.id, None)).counts.migrated < 10:
+            await asyncio.sleep(0)
+    task.cancel()
+    await asyncio.gather(task, return_exceptions=True)
+    before = await first.get(claimed.job.id, None)
+    assert before.state is ImportState.RUNNING
+    second = await opened(store, tmp_path)
+    second.start()
+    async with asyncio.timeout(20):
+        while not (job := await second.get(claimed.job.id, None)).state.is_final:
+            await asyncio.sleep(0.02)
+    await second.stop()
+    assert job.state is ImportState.COMPLETED
+    assert (job.counts.migrated, job.counts.skipped, job.counts.failed) == (35, 0, 0)
+    assert len(await stored(store)) == 35
+
+
+async def test_the_same_command_goes_on_with_an_import_whose_process_was_killed(
+    store: Store, tmp_path: Path, source: Path
+) -> None:
+    killed = await opened(store, tmp_path, lease_seconds=0.2)
+    claimed = await killed.begin(source, OPTIONS)
+    await store.imports.begin_stage(claimed.lease, ImportStage.MIGRATING, claimed.job.created_at, 35)
+    alive = await opened(store, tmp_path)
+    async with asyncio.timeout(10):
+        while True:
+            try:
+                again = await alive.begin(source, OPTIONS)
+                break
+            except ConflictError:
+                await asyncio.sleep(0.05)
+    assert again.job.id == claimed.job.id
+    job = await alive.run(again)
+    assert job is not None
+    assert job.counts.migrated == 35
+    assert await killed.run(claimed) is None
+
+
+async def test_a_cancelled_import_keeps_what_it_stored_and_can_be_started_again(
+    store: Store, imports: Imports, source: Path
+) -> None:
+    claimed = await imports.begin(source, OPTIONS)
+    await imports.cancel(claimed.job.id, None)
+    job = await imports.run(claimed)
+    assert job is not None
+    assert job.state is ImportState.CANCELLED
+    assert 0 < job.counts.migrated < 35
+    assert len(await stored(store)) == job.counts.migrated
+    again = await run(imports, source)
+    assert (again.counts.skipped, again.counts.migrated) == (job.counts.migrated, 35 - job.counts.migrated)
+
+
+async def test_undo_needs_an_ended_import(imports: Imports, source: Path) -> None:
+    claimed = await imports.begin(source, OPTIONS)
+    with pytest.raises(ConflictError, match="cancel it first"):
+        await imports.undo(claimed.job.id, None)
+
+
+async def test_validation_lists_what_differs(store: Store, imports: Imports, source: Path) -> None:
+    claimed = await imports.begin(source, OPTIONS)
+    lost = MemoryKey("default", UUID(entry(5)["id"]))
+
+    async def lose() -> None:
+        """Another client deletes a memory between the stages."""
+        while (await imports.get(claimed.job.id, None)).counts.migrated < 35:
+            await asyncio.sleep(0)
+        await store.memories.delete(lost)
+
+    task = asyncio.create_task(imports.run(claimed))
+    await lose()
+    job = await task
+    assert job is not None
+    if job.validation.missing:  # the deletion came before the comparison of that row
+        [finding] = await imports.findings(job.id, None, FindingKind.MISSING, 10, None)
+        assert (finding.rowid, finding.source_id) == (5, str(lost.id))
+    assert job.state is ImportState.COMPLETED
+
+
+async def test_a_service_file_keeps_its_projects_unless_told_otherwise(
+    store: Store, imports: Imports, tmp_path: Path
+) -> None:
+    times = {"timestamp": "2026-01-01T00:00:00.000000Z", "created_at": "2026-01-01T00:00:00.000000Z"}
+    rows = [
+        {"project": name, "id": entry(number)["id"], "file_path": "a.py", "new_code": "x", "agent_id": "me", **times}
+        for number, name in enumerate(("a", "b"), start=1)
+    ]
+    path = write_service(tmp_path / "service.db", rows)
+    await run(imports, path)
+    assert {(memory.project, memory.agent_id) for memory in await stored(store)} == {("a", "me"), ("b", "me")}
+    await run(imports, path, ImportOptions(project="c"))
+    assert [memory.project for memory in await stored(store)].count("c") == 2
+
+
+async def test_a_missing_private_copy_fails_the_import_with_the_way_out(
+    imports: Imports, source: Path, tmp_path: Path
+) -> None:
+    claimed = await imports.begin(source, OPTIONS)
+    (tmp_path / "spool" / f"{claimed.job.id}.sqlite").unlink()
+    job = await imports.run(claimed)
+    assert job is not None
+    assert job.state is ImportState.FAILED
+    assert "start the import again" in str(job.error)
+
+
+@pytest.mark.parametrize("seed", range(8))
+async def test_a_damaged_file_is_refused_or_accounted_for(
+    store: Store, imports: Imports, tmp_path: Path, seed: int
+) -> None:
+    path = write_ai_afterimage(tmp_path / "damaged.db", [entry(number) for number in range(1, 101)])
+    chance = random.Random(seed)
+    if seed % 2:
+        scribble(path, chance, 200)
+    else:
+        zero_page(path, chance.randrange(3, path.stat().st_size // 4096))
+    try:
+        job = await run(imports, path)
+    except SourceError:
+        assert await stored(store) == []
+    else:
+        assert len(await stored(store)) == job.counts.migrated
