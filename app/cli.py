@@ -27,6 +27,9 @@ from app.settings import Settings, load_settings, unknown_yaml_keys
 GRACEFUL_SECONDS = 10
 """How long open requests may still take once the service is told to stop."""
 
+KEEP_ALIVE_SECONDS = 75
+"""How long an idle connection stays open: longer than clients keep theirs, so none is closed as it is used again."""
+
 cli = typer.Typer(
     help="AfterImage: a memory server for coding agents.", no_args_is_help=True, pretty_exceptions_enable=False
 )
@@ -56,6 +59,7 @@ def serve(
         log_config=None,
         access_log=False,
         timeout_graceful_shutdown=GRACEFUL_SECONDS,
+        timeout_keep_alive=KEEP_ALIVE_SECONDS,
     )
     server = uvicorn.Server(config)
     server.run(sockets=[listener])

@@ -23,7 +23,7 @@ class Services:
     imports: Imports
 
 
-def services(request: Request) -> Services:
+async def services(request: Request) -> Services:
     """The services of this application."""
     opened: Services = request.app.state.services
     return opened
