@@ -27,6 +27,7 @@ from app.models import (
     Reject,
     SourceRow,
     Validation,
+    Words,
 )
 from app.sources import Reader
 from app.store.classify import differences
@@ -34,6 +35,8 @@ from app.store.protocol import ClaimedImport, EmbeddingStore, ImportBatch, Impor
 from app.tokens import document_words
 
 STAGES = list(ImportStage)
+
+NO_WORDS = Words(code=(), identifiers=(), path=(), context=())
 
 T = TypeVar("T")
 
@@ -61,6 +64,7 @@ class ImportRun:
         self._claimed = claimed
         self._lease = claimed.lease
         self._job = claimed.job
+        self._stage = claimed.job.stage
         self._copy = copy
         self._imports = imports
         self._memories = memories
@@ -125,6 +129,7 @@ class ImportRun:
         """Goes through the source in batches; True if told to stop before the end."""
         if STAGES.index(self._job.stage) > STAGES.index(stage):
             return False
+        self._stage = stage
         resumed = await self._begin(stage, count)
         last = resumed or 0
         batch = await self._in_thread(partial(self._read, reader, last))
@@ -170,7 +175,10 @@ class ImportRun:
             embedding_status=EmbeddingStatus.PENDING if row.vector is None else EmbeddingStatus.READY,
             import_id=self._job.id,
         )
-        return NewMemory(memory, document_words(row.file_path, row.new_code, row.context), row.vector)
+        # Validation compares what is stored, and words are not.
+        migrating = self._stage is ImportStage.MIGRATING
+        words = document_words(row.file_path, row.new_code, row.context) if migrating else NO_WORDS
+        return NewMemory(memory, words, row.vector)
 
     async def _migrate(self, batch: ImportBatch) -> None:
         await self._imports.save_batch(self._lease, batch, datetime.now(UTC), dry_run=self._job.dry_run)

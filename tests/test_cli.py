@@ -1,24 +1,17 @@
 """The command line, as a person runs it: in processes of its own."""
 
 import json
-import os
 import re
 import signal
 import socket
 import subprocess
 import sys
-import time
-import urllib.request
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
 
 import pytest
 
+from tests.processes import DEADLINE_SECONDS, afterimage, environment, get, post, serving
 from tests.source_files import entry, write_ai_afterimage
-
-DEADLINE_SECONDS = 60
 
 
 @pytest.fixture
@@ -26,70 +19,6 @@ def home(tmp_path: Path) -> Path:
     made = tmp_path / "home"
     made.mkdir()
     return made
-
-
-def environment(home: Path, **more: str) -> dict[str, str]:
-    """What a person has who has set nothing but the SQLite backend and the embedder that needs no model."""
-    kept = {name: value for name, value in os.environ.items() if not name.startswith("AFTERIMAGE_")}
-    return (
-        kept
-        | {
-            "HOME": str(home),
-            "AFTERIMAGE_BACKEND": "sqlite",
-            "AFTERIMAGE_EMBEDDING_MODEL": "hashing",
-        }
-        | more
-    )
-
-
-def afterimage(home: Path, *arguments: str, **more: str) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(
-        [sys.executable, "-m", "app", *arguments],
-        env=environment(home, **more),
-        capture_output=True,
-        text=True,
-        timeout=DEADLINE_SECONDS,
-        check=False,
-    )
-
-
-@contextmanager
-def serving(home: Path, **more: str) -> Iterator[tuple[str, "subprocess.Popen[str]"]]:
-    """A running service and its address."""
-    with socket.create_server(("127.0.0.1", 0)) as free:
-        port = free.getsockname()[1]
-    process = subprocess.Popen(
-        [sys.executable, "-m", "app", "serve", "--port", str(port)],
-        env=environment(home, **more),
-        stderr=subprocess.PIPE,
-        text=True,
-    )
-    address = f"http://127.0.0.1:{port}"
-    try:
-        deadline = time.monotonic() + DEADLINE_SECONDS
-        while time.monotonic() < deadline:
-            try:
-                get(f"{address}/livez")
-                break
-            except OSError:
-                if process.poll() is not None:
-                    break
-                time.sleep(0.05)
-        yield address, process
-    finally:
-        process.kill()
-        process.communicate()
-
-
-def get(address: str) -> Any:
-    with urllib.request.urlopen(address, timeout=10) as answer:
-        return json.load(answer)
-
-
-def post(address: str, body: dict[str, Any]) -> Any:
-    request = urllib.request.Request(address, json.dumps(body).encode(), {"content-type": "application/json"})
-    with urllib.request.urlopen(request, timeout=10) as answer:
-        return json.load(answer)
 
 
 REPORT = """\
