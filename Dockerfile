@@ -20,11 +20,11 @@ RUN pip install --no-cache-dir . \
 FROM python:3.13-slim
 
 # A new volume takes its owner from the folder that it covers.
-RUN useradd --create-home afterimage \
+RUN useradd --uid 1000 --create-home afterimage \
     && install --directory --owner=afterimage --group=afterimage /home/afterimage/.afterimage
 COPY --from=build /venv /venv
 ENV PATH=/venv/bin:$PATH AFTERIMAGE_HOST=0.0.0.0
-USER afterimage
+USER 1000
 EXPOSE 8000
 # No proxy: Docker may pass the variables of one, and it does not know this 127.0.0.1.
 HEALTHCHECK --interval=30s --timeout=5s --start-period=60s --retries=3 CMD ["python", "-c", \
