@@ -1,12 +1,15 @@
-"""Routes that tell whether the service is well."""
+"""Routes that tell whether the service is well, and what it holds."""
 
-from typing import Literal
+from typing import Annotated, Literal
 
-from fastapi import APIRouter, Response
+from fastapi import APIRouter, Query, Response
 from pydantic import BaseModel, Field
 
 from app.api.deps import Given
+from app.api.problems import responses
+from app.api.schemas import Project
 from app.errors import UnavailableError
+from app.models import Stats
 
 router = APIRouter(tags=["service"])
 
@@ -51,3 +54,9 @@ async def readyz(given: Given, response: Response) -> Readiness:
     if not ready:
         response.status_code = 503
     return Readiness(ready=ready, checks=checks)
+
+
+@router.get("/v1/stats", responses=responses(422, 503))
+async def stats(given: Given, projects: Annotated[list[Project] | None, Query()] = None) -> Stats:
+    """Exact counts, over some projects or all, and the state of the vectors."""
+    return await given.memories.stats(projects)

@@ -21,7 +21,7 @@ from app.api.schemas import (
 )
 from app.errors import InvalidInputError
 from app.memories import AddStatus, Draft
-from app.models import Memory, Stats
+from app.models import Memory
 
 router = APIRouter(prefix="/v1", tags=["memories"])
 
@@ -103,9 +103,3 @@ async def get_memory(memory_id: UUID, given: Given, project: ProjectQuery = None
 async def delete_memory(memory_id: UUID, given: Given, project: ProjectQuery = None) -> None:
     """Deletes a memory, its words and its vectors."""
     await given.memories.delete(memory_id, [project] if project else None)
-
-
-@router.get("/stats", tags=["service"], responses=responses(422, 503))
-async def stats(given: Given, projects: Annotated[list[Project] | None, Query()] = None) -> Stats:
-    """Exact counts, over some projects or all, and the state of the vectors."""
-    return await given.memories.stats(projects)
