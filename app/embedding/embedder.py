@@ -7,8 +7,9 @@ from typing import Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from app.embedding import hashing
+from app.embedding import hashing, minilm
 from app.embedding.hashing import HashingEmbedder
+from app.embedding.onnx import OnnxEmbedder
 from app.embedding.sentence_transformers import SentenceTransformerEmbedder
 
 MAX_CHARACTERS = 1500
@@ -25,6 +26,10 @@ class Embedder(Protocol):
     def dimensions(self) -> int | None:
         """Length of a vector; None until loaded, where it is not known beforehand."""
 
+    @property
+    def texts_per_call(self) -> int:
+        """How many texts a call should take: more are no faster and keep urgent texts waiting."""
+
     def load(self) -> None:
         """Makes `embed` possible; does nothing the second time.
 
@@ -36,10 +41,12 @@ class Embedder(Protocol):
         """Vectors of unit length in the order of the texts, shape (texts, dimensions)."""
 
 
-def open_embedder(model: str, device: str) -> Embedder:
-    """The embedder of a model, not loaded yet."""
+def open_embedder(model: str, device: str, models_folder: Path) -> Embedder:
+    """The embedder of a model, not loaded yet; what is made of a model is kept in the folder."""
     if model == hashing.MODEL:
         return HashingEmbedder()
+    if minilm.is_named(model) and device == "cpu":
+        return OnnxEmbedder(models_folder)
     return SentenceTransformerEmbedder(model, device)
 
 

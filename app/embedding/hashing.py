@@ -21,6 +21,7 @@ class HashingEmbedder:
 
     model = MODEL
     dimensions = DIMENSIONS
+    texts_per_call = 16
 
     def load(self) -> None:
         """Nothing to load."""

@@ -14,6 +14,7 @@ from app.errors import UnavailableError
 
 HUB_TIMEOUT_SECONDS = 5.0
 
+# Their notices do not belong in the service's output.
 for library in ("huggingface_hub", "sentence_transformers", "transformers"):
     logging.getLogger(library).setLevel(logging.ERROR)
 
@@ -47,7 +48,7 @@ def open_transformer(model: str, device: str) -> SentenceTransformer:
             return SentenceTransformer(model, device=device)
     except Exception as error:
         raise UnavailableError(
-            f"the embedding model {model!r} is not on this machine and did not come from the hub "
+            f"the embedding model {model!r} can be loaded neither from this machine nor from the hub "
             f"({first_line(error)}); set AFTERIMAGE_EMBEDDING_MODEL to a local folder or to another model"
         ) from error
 

@@ -19,9 +19,6 @@ from app.models import Vector
 
 T = TypeVar("T")
 
-TEXTS_PER_CALL = 4
-"""More are no faster on two cores, and a query waits for the call in hand: at 20 ms for a long text, 80 ms."""
-
 
 class Priority(IntEnum):
     """Who is served first: people who search, then new memories, then old ones."""
@@ -34,8 +31,9 @@ class Priority(IntEnum):
 class EmbeddingWorker:
     """Shares one embedder between all callers.
 
-    Texts of one priority share calls, in the order they came; a call never mixes priorities. A model that did not load
-    is tried again at the first use after `retry_seconds`.
+    Texts of one priority share calls, in the order they came; a call never mixes priorities. A query waits for the call
+    in hand and for earlier queries, for nothing else. A model that did not load is tried again at the first use after
+    `retry_seconds`.
     """
 
     def __init__(
@@ -164,13 +162,13 @@ class EmbeddingWorker:
             self._ready = True
             self._problem = None
         else:
-            self._problem = str(error) or repr(error)
+            self._problem = " ".join(str(error).split()) or repr(error)
             self._retry_at = time.monotonic() + self._retry_seconds
             self._refuse_waiting(self._problem, ceil(self._retry_seconds))
         self._load_ended.set()
 
     async def _call(self, queue: dict[asyncio.Future[Vector], str]) -> None:
-        taken = dict(islice(queue.items(), TEXTS_PER_CALL))
+        taken = dict(islice(queue.items(), self._embedder.texts_per_call))
         (answer,) = await asyncio.gather(
             self._in_thread(self._embedder.embed, list(taken.values())), return_exceptions=True
         )

@@ -60,7 +60,7 @@ def test_importing_and_hashing_loads_no_model_library() -> None:
         "from pathlib import Path\n"
         "import app.embedding.worker\n"
         "from app.embedding.embedder import open_embedder\n"
-        "embedder = open_embedder('hashing', 'cpu')\n"
+        "embedder = open_embedder('hashing', 'cpu', Path('models'))\n"
         "embedder.load()\n"
         "embedder.embed(['text'])\n"
         "heavy = {'torch', 'transformers', 'sentence_transformers', 'onnx', 'onnxruntime', 'tokenizers'}\n"

@@ -7,7 +7,7 @@ import pytest
 from numpy.typing import NDArray
 
 from app.embedding.hashing import HashingEmbedder
-from app.embedding.worker import TEXTS_PER_CALL, EmbeddingWorker, Priority
+from app.embedding.worker import EmbeddingWorker, Priority
 from app.errors import UnavailableError
 
 BAD_TEXT = "bad"
@@ -15,6 +15,8 @@ BAD_TEXT = "bad"
 
 class GatedEmbedder(HashingEmbedder):
     """Hashes when its gate is open, notes each call, and cannot embed one text."""
+
+    texts_per_call = 4
 
     def __init__(self) -> None:
         self.gate = threading.Event()
@@ -79,7 +81,7 @@ async def occupy(worker: EmbeddingWorker, embedder: GatedEmbedder) -> asyncio.Ta
 async def test_vectors_come_in_the_order_of_the_texts() -> None:
     worker = EmbeddingWorker(HashingEmbedder())
     await worker.start()
-    texts = [f"text number {number}" for number in range(3 * TEXTS_PER_CALL + 1)]
+    texts = [f"text number {number}" for number in range(3 * HashingEmbedder.texts_per_call + 1)]
     vectors = await worker.embed(texts, Priority.BACKFILL)
     await worker.stop()
     assert np.array_equal(vectors, HashingEmbedder().embed(texts))

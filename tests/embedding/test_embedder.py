@@ -1,4 +1,25 @@
-from app.embedding.embedder import document_text, query_text
+from pathlib import Path
+
+import pytest
+
+from app.embedding.embedder import document_text, open_embedder, query_text
+from app.embedding.hashing import HashingEmbedder
+from app.embedding.onnx import OnnxEmbedder
+from app.embedding.sentence_transformers import SentenceTransformerEmbedder
+
+
+@pytest.mark.parametrize(
+    ("model", "device", "embedder"),
+    [
+        ("hashing", "cpu", HashingEmbedder),
+        ("all-MiniLM-L6-v2", "cpu", OnnxEmbedder),
+        ("sentence-transformers/all-MiniLM-L6-v2", "cpu", OnnxEmbedder),
+        ("all-MiniLM-L6-v2", "cuda", SentenceTransformerEmbedder),
+        ("all-mpnet-base-v2", "cpu", SentenceTransformerEmbedder),
+    ],
+)
+def test_an_embedder_is_chosen_by_model_and_device(model: str, device: str, embedder: type, tmp_path: Path) -> None:
+    assert type(open_embedder(model, device, tmp_path)) is embedder
 
 
 def test_a_document_names_the_end_of_its_path() -> None:
