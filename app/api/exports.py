@@ -1,0 +1,64 @@
+"""Routes of exports."""
+
+from typing import Annotated
+from uuid import UUID
+
+from fastapi import APIRouter, Body, Response
+from fastapi.responses import FileResponse
+
+from app.api.deps import Given
+from app.api.problems import responses
+from app.api.schemas import ExportIn, ExportList
+from app.models import Export
+
+SQLITE_MEDIA_TYPE = "application/vnd.sqlite3"
+
+router = APIRouter(prefix="/v1/admin/exports", tags=["exports"])
+
+
+@router.post("", status_code=202, responses=responses(409, 422))
+async def start_export(
+    response: Response, given: Given, body: Annotated[ExportIn, Body(default_factory=ExportIn)]
+) -> Export:
+    """Writes an AI-AfterImage file of all memories, or of those of some projects.
+
+    Follow the export at the address in `Location` until it is `completed`, and fetch its file below `/file`. Exports
+    run one after the other, and are removed with their files 24 hours after they have ended, or by `DELETE`.
+    """
+    job = await given.exports.queue(body.projects)
+    response.headers["Location"] = f"{router.prefix}/{job.id}"
+    return job
+
+
+@router.get("")
+async def list_exports(given: Given) -> ExportList:
+    """Exports, newest first."""
+    return ExportList(items=given.exports.recent())
+
+
+@router.get("/{export_id}", responses=responses(404, 422))
+async def get_export(export_id: UUID, given: Given) -> Export:
+    """One export: its state, progress and counts."""
+    return given.exports.get(export_id)
+
+
+@router.get(
+    "/{export_id}/file",
+    response_class=FileResponse,
+    responses={
+        200: {
+            "description": "The file.",
+            "content": {SQLITE_MEDIA_TYPE: {"schema": {"type": "string", "format": "binary"}}},
+        },
+        **responses(404, 409, 422),
+    },
+)
+async def get_export_file(export_id: UUID, given: Given) -> FileResponse:
+    """The SQLite file, for AI-AfterImage 0.7 or 0.8, or to be imported again."""
+    return FileResponse(given.exports.file(export_id), media_type=SQLITE_MEDIA_TYPE, filename="memory.db")
+
+
+@router.delete("/{export_id}", status_code=204, responses=responses(404, 422))
+async def delete_export(export_id: UUID, given: Given) -> None:
+    """Removes an export and its file; ends it if it is running."""
+    await given.exports.delete(export_id)

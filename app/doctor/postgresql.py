@@ -1,0 +1,104 @@
+"""The checks of PostgreSQL: the given server, or the service's own."""
+
+import asyncio
+from collections.abc import AsyncIterator, Mapping
+from contextlib import AsyncExitStack
+from typing import Any
+
+import asyncpg
+
+from app.doctor.check import Check
+from app.errors import StartupError
+from app.settings import Settings
+from app.store import migrate
+from app.store.embedded import EmbeddedPostgres
+from app.store.postgresql import extension
+from app.store.postgresql.server import connect, name_of, no_tables
+
+STARTED = "started to look and stopped again"
+
+REACHING = ("connection", "authentication", "database")
+
+TABLE_RIGHTS = """
+SELECT coalesce(bool_and(has_table_privilege(c.oid, needed.privilege)), true)
+FROM pg_class AS c, unnest(ARRAY['SELECT', 'INSERT', 'DELETE']) AS needed (privilege)
+WHERE c.oid IN (to_regclass('memories'), to_regclass('embeddings'), to_regclass('imports'))
+"""
+
+
+async def check_postgresql(settings: Settings) -> AsyncIterator[Check]:
+    """Reaches the server and looks; one of the service's own that is not running is stopped again."""
+    names = (*REACHING, *EXAMINATIONS)
+    async with AsyncExitStack() as stack:
+        try:
+            if settings.runs_own_postgres:
+                own = EmbeddedPostgres(settings.postgres_folder)
+                if not (own.home / "data").exists():
+                    yield Check.passed(
+                        names[0], f"the service's own PostgreSQL, which its first start makes in {own.home}"
+                    )
+                    for check in Check.skipped(names[1:], "nothing is there yet"):
+                        yield check
+                    return
+                where = f"the service's own in {own.home}, {'running' if own.has_users else STARTED}"
+                parameters = {"dsn": await asyncio.to_thread(own.start)}
+                stack.push_async_callback(asyncio.to_thread, own.stop)
+            else:
+                parameters = settings.connection_parameters
+                where = name_of(parameters)
+            connection = await connect(parameters)
+        except StartupError as error:
+            reached = names.index(error.part or names[0])
+            for name in names[:reached]:
+                yield Check.passed(name, "the server answers")
+            yield Check.failed(names[reached], error)
+            for check in Check.skipped(names[reached + 1 :], f"needs {names[reached]}"):
+                yield check
+            return
+        stack.push_async_callback(connection.close)
+        user, database, version = await connection.fetchrow(
+            "SELECT current_user, current_database(), current_setting('server_version')"
+        )
+        yield Check.passed("connection", f"{where}, PostgreSQL {version.split()[0]}")
+        yield Check.passed("authentication", f"as {user}")
+        yield Check.passed("database", database)
+        for name, examine in EXAMINATIONS.items():
+            try:
+                yield Check.passed(name, await examine(connection))
+            except (StartupError, asyncpg.PostgresError, asyncpg.InterfaceError, OSError) as error:
+                yield Check.failed(name, error)
+
+
+async def _extension(connection: Any) -> str:
+    found = await extension.find(connection)
+    if found is None:
+        await extension.refuse_impossible(connection)
+        return "pgvector is not there yet; the next start creates it"
+    extension.refuse_old(found)
+    if found.is_unsound:
+        raise StartupError(
+            f"pgvector {found.version} can corrupt an HNSW index; install 0.8.4 and run: {found.update_command}"
+        )
+    return f"pgvector {found.version}"
+
+
+async def _migrations(connection: Any) -> str:
+    applied = 0
+    if await connection.fetchval("SELECT to_regclass('schema_migrations')"):
+        applied = await connection.fetchval("SELECT coalesce(max(version), 0) FROM schema_migrations")
+    return migrate.standing("postgresql", applied)
+
+
+async def _permissions(connection: Any) -> str:
+    user, database = await connection.fetchrow("SELECT current_user, current_database()")
+    if not await connection.fetchval("SELECT has_schema_privilege(current_schema(), 'CREATE')"):
+        raise no_tables(user, database, "no right to create in the schema")
+    if not await connection.fetchval(TABLE_RIGHTS):
+        raise StartupError(
+            f"the role {user} may not read and write the tables; an administrator must run: "
+            f'psql -d {database} -c "GRANT ALL ON ALL TABLES IN SCHEMA public TO {user}"'
+        )
+    return f"{user} may create, read and write tables"
+
+
+EXAMINATIONS: Mapping[str, Any] = {"extension": _extension, "migrations": _migrations, "permissions": _permissions}

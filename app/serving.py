@@ -1,0 +1,47 @@
+"""What surrounds the server: its listening socket, and the line that says where it is."""
+
+import logging
+import socket
+import sys
+
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from app.errors import StartupError
+
+
+def listen(host: str, port: int) -> socket.socket:
+    """The listening socket, taken before anything is started."""
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    try:
+        return socket.create_server((host, port), family=family, backlog=2048)
+    except OSError as error:
+        raise StartupError(
+            f"cannot listen on {host}:{port}: {error.strerror or error}; stop the program that uses it, "
+            "or choose another with --port or AFTERIMAGE_PORT"
+        ) from None
+
+
+class Announced:
+    """ASGI wrapper: says where the service is once it has started, or in one line why it could not."""
+
+    def __init__(self, app: ASGIApp, address: str) -> None:
+        self._app = app
+        self._address = address
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Passes everything through; the traceback of a StartupError gives way to its message."""
+
+        async def announce(message: Message) -> None:
+            if message["type"] == "lifespan.startup.complete":
+                print(
+                    f"AfterImage is at {self._address}, its API at {self._address}/docs; Ctrl-C ends it",
+                    file=sys.stderr,
+                )
+            elif message["type"] == "lifespan.startup.failed":
+                kind, _, text = message["message"].strip().rpartition("\n")[2].partition(": ")
+                if kind == f"{StartupError.__module__}.{StartupError.__qualname__}":
+                    print(f"afterimage: {text}", file=sys.stderr)
+                    logging.getLogger("uvicorn.error").disabled = True
+            await send(message)
+
+        await self._app(scope, receive, announce if scope["type"] == "lifespan" else send)

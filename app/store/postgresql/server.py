@@ -1,0 +1,68 @@
+"""How a server is reached, and what is said when it cannot be."""
+
+import ssl
+from collections.abc import Mapping
+from typing import Any
+
+import asyncpg
+
+from app.errors import StartupError
+
+CONNECT_SECONDS = 10
+
+
+async def connect(parameters: Mapping[str, Any]) -> Any:
+    """A connection; `parameters` are those of `asyncpg.connect`.
+
+    Raises:
+        StartupError: its `part` is `connection`, `authentication` or `database`.
+    """
+    target = name_of(parameters)
+    try:
+        return await asyncpg.connect(**parameters, timeout=CONNECT_SECONDS)
+    except (asyncpg.InvalidPasswordError, asyncpg.InvalidAuthorizationSpecificationError) as error:
+        raise StartupError(
+            f"authentication failed at {target}: {one_line(error)}; export AFTERIMAGE_PG_PASSWORD=PASSWORD, and check "
+            "AFTERIMAGE_PG_USER (or AFTERIMAGE_DATABASE_URL), and that pg_hba.conf lets this role in",
+            "authentication",
+        ) from None
+    except asyncpg.InvalidCatalogNameError as error:
+        owner, name = parameters.get("user", "OWNER"), parameters.get("database", "NAME")
+        raise StartupError(
+            f"the database is missing at {target}: {one_line(error)}; make it with: createdb --owner={owner} {name}",
+            "database",
+        ) from None
+    except (
+        OSError,
+        TimeoutError,
+        ssl.SSLError,
+        asyncpg.CannotConnectNowError,
+        asyncpg.TooManyConnectionsError,
+    ) as error:
+        raise StartupError(
+            f"no connection to PostgreSQL at {target}: {one_line(error) or f'no answer within {CONNECT_SECONDS} s'}; "
+            "start the server (systemctl start postgresql), or check AFTERIMAGE_PG_HOST and AFTERIMAGE_PG_PORT",
+            "connection",
+        ) from None
+    except (asyncpg.PostgresError, asyncpg.InterfaceError, ValueError) as error:
+        raise StartupError(f"no connection to PostgreSQL at {target}: {one_line(error)}", "connection") from None
+
+
+def name_of(parameters: Mapping[str, Any]) -> str:
+    """The server as a person would name it, without the password."""
+    if "dsn" in parameters:
+        return "AFTERIMAGE_DATABASE_URL"
+    return "{user}@{host}:{port}/{database}".format_map(parameters)
+
+
+def no_tables(user: str, database: str, reason: str) -> StartupError:
+    """What to say when the role may not make the tables."""
+    return StartupError(
+        f"the role {user} may not create tables: {reason}; an administrator must run: "
+        f'psql -d {database} -c "GRANT CREATE ON SCHEMA public TO {user}"'
+    )
+
+
+def one_line(error: BaseException) -> str:
+    """The message of an error, without line breaks."""
+    return " ".join(str(error).split())
