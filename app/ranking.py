@@ -1,14 +1,17 @@
 """Fuses the two arms of a search into one order; for both stores."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from app.models import Match, MemoryKey
 
+RANK_CONSTANT = 60
+"""Of reciprocal rank fusion (Cormack et al. 2009): how little the first ranks differ."""
+
 
 @dataclass(frozen=True, slots=True)
 class Ranked:
-    """A memory with its place in each arm; ranks count from 1."""
+    """A memory with its place in each arm; ranks count from 1. `score` is the sum of the two parts."""
 
     key: MemoryKey
     score: float
@@ -16,12 +19,31 @@ class Ranked:
     semantic_score: float | None = None
     fts_rank: int | None = None
     semantic_rank: int | None = None
+    fts_part: float = 0.0
+    semantic_part: float = 0.0
+
+
+@dataclass(frozen=True, slots=True)
+class Weights:
+    """What the arms of a hybrid search count for; only their ratio matters."""
+
+    fts: float
+    semantic: float
+
+    @property
+    def share(self) -> float:
+        """The share of the words."""
+        return self.fts / (self.fts + self.semantic)
+
+    def swapped(self) -> "Weights":
+        """For queries that are an identifier: what the meaning counts for in a question, the words count for here."""
+        return Weights(fts=self.semantic, semantic=self.fts)
 
 
 def rank_words(words: Sequence[Match]) -> list[Ranked]:
     """The text arm alone."""
     return [
-        Ranked(match.key, score=match.score, fts_score=match.score, fts_rank=rank)
+        Ranked(match.key, score=match.score, fts_score=match.score, fts_rank=rank, fts_part=match.score)
         for rank, match in enumerate(words, 1)
     ]
 
@@ -29,42 +51,78 @@ def rank_words(words: Sequence[Match]) -> list[Ranked]:
 def rank_vectors(vectors: Sequence[Match]) -> list[Ranked]:
     """The semantic arm alone; a negative cosine scores 0."""
     return [
-        Ranked(match.key, score=max(0.0, min(1.0, match.score)), semantic_score=match.score, semantic_rank=rank)
+        Ranked(
+            match.key,
+            score=_cosine(match),
+            semantic_score=match.score,
+            semantic_rank=rank,
+            semantic_part=_cosine(match),
+        )
         for rank, match in enumerate(vectors, 1)
     ]
 
 
-def fuse(words: Sequence[Match], vectors: Sequence[Match], fts_weight: float, semantic_weight: float) -> list[Ranked]:
-    """Convex combination of the arms' scores, each divided by its best (Bruch et al. 2023, arXiv 2210.11934).
+def fuse(words: Sequence[Match], vectors: Sequence[Match], weights: Weights, depth: int) -> list[Ranked]:
+    """Convex combination of the arms' normalised scores (Bruch et al. 2023, arXiv 2210.11934).
 
-    Args:
-        words: matches of the text search, best first.
-        vectors: matches of the semantic search, best first.
-        fts_weight: weight of the first arm; only the ratio of the two weights counts.
-        semantic_weight: weight of the second arm.
+    The best score of an arm becomes 1. What becomes 0 is the score at which the arm was cut off, or 0 if it returned
+    all that it has, fewer than `depth`.
 
     Returns:
         Every memory of either arm, best first; scores are 0 to 1. An arm that did not return a memory adds nothing.
     """
-    by_words = {ranked.key: ranked for ranked in rank_words(words)}
-    by_meaning = {ranked.key: ranked for ranked in rank_vectors(vectors)}
-    best_words = max((ranked.score for ranked in by_words.values()), default=0.0) or 1.0
-    best_meaning = max((ranked.score for ranked in by_meaning.values()), default=0.0) or 1.0
-    share = fts_weight / (fts_weight + semantic_weight)
+    by_words = _normalised({match.key: match.score for match in words}, depth)
+    by_meaning = _normalised({match.key: _cosine(match) for match in vectors}, depth)
+    return _combine(words, vectors, by_words, by_meaning, weights)
+
+
+def fuse_ranks(words: Sequence[Match], vectors: Sequence[Match], weights: Weights) -> list[Ranked]:
+    """Reciprocal rank fusion: as `fuse`, and looks at the ranks alone. First in both arms scores 1."""
+    by_words, by_meaning = (
+        {match.key: (RANK_CONSTANT + 1) / (RANK_CONSTANT + rank) for rank, match in enumerate(arm, 1)}
+        for arm in (words, vectors)
+    )
+    return _combine(words, vectors, by_words, by_meaning, weights)
+
+
+def _cosine(match: Match) -> float:
+    return max(0.0, min(1.0, match.score))
+
+
+def _normalised(scores: Mapping[MemoryKey, float], depth: int) -> dict[MemoryKey, float]:
+    if not scores:
+        return {}
+    best = max(scores.values())
+    floor = min(scores.values()) if len(scores) >= depth else 0.0
+    if best <= floor:
+        return dict.fromkeys(scores, 1.0 if best > 0 else 0.0)
+    return {key: (score - floor) / (best - floor) for key, score in scores.items()}
+
+
+def _combine(
+    words: Sequence[Match],
+    vectors: Sequence[Match],
+    by_words: Mapping[MemoryKey, float],
+    by_meaning: Mapping[MemoryKey, float],
+    weights: Weights,
+) -> list[Ranked]:
+    word_places = {place.key: place for place in rank_words(words)}
+    meaning_places = {place.key: place for place in rank_vectors(vectors)}
     fused = []
-    for key in by_words | by_meaning:
-        word, meaning = by_words.get(key), by_meaning.get(key)
-        score = (share * word.score / best_words if word else 0.0) + (
-            (1 - share) * meaning.score / best_meaning if meaning else 0.0
-        )
+    for key in word_places | meaning_places:
+        word, meaning = word_places.get(key), meaning_places.get(key)
+        fts_part = weights.share * by_words.get(key, 0.0)
+        semantic_part = (1 - weights.share) * by_meaning.get(key, 0.0)
         fused.append(
             Ranked(
                 key,
-                score=score,
+                score=fts_part + semantic_part,
                 fts_score=word.fts_score if word else None,
                 semantic_score=meaning.semantic_score if meaning else None,
                 fts_rank=word.fts_rank if word else None,
                 semantic_rank=meaning.semantic_rank if meaning else None,
+                fts_part=fts_part,
+                semantic_part=semantic_part,
             )
         )
     return sorted(fused, key=lambda ranked: ranked.score, reverse=True)

@@ -1,11 +1,14 @@
 """Code-aware words: the same for documents and queries, and for both stores.
 
 An identifier counts as a whole and in parts: `getUserById` and `get_user_by_id` are both the identifier `getuserbyid`
-and the words `get`, `user`, `by`, `id`. Parts are reduced to their English stem, identifiers are not.
+and the words `get`, `user`, `by`, `id`. Parts are reduced to their English stem, identifiers are not. What a piece of
+code defines counts once more, as its names.
 """
 
 import re
+from collections.abc import Iterator
 from functools import lru_cache
+from itertools import pairwise
 
 import Stemmer
 
@@ -17,15 +20,44 @@ MAX_WORD_CHARACTERS = 64
 MAX_PARTS = 12
 """A run that falls into more parts is a hash or a serial number: only the whole of it is kept."""
 
+MAX_NAMES = 64
+"""Definitions of a memory whose names are kept; more are in none but generated code."""
+
 MAX_CODE_CHARACTERS = 128 * 1024
 MAX_CONTEXT_CHARACTERS = 16 * 1024
 """What is searched by words of one memory; a tsvector holds 1 MiB, into which a new word every two characters fits."""
 
-MAX_QUERY_WORDS = 64
+MAX_QUERY_WORDS = 256
 """Distinct words of a query that are looked up; a longer query, such as a piece of code, is cut."""
+
+MAX_DEMANDS = 8
+"""Phrases, and excluded words, of a query that are heeded."""
+
+MAX_IDENTIFIER_CHARACTERS = 200
+"""A longer query is no identifier."""
+
+NAME_MARK = "="
+"""Begins the word that stands for a name that is defined; no other word holds it."""
 
 _RUN = re.compile(r"\w+")
 _PART = re.compile(r"[A-Z]+(?![a-z])|[A-Z]?[a-z]+|\d+|[^\W\d_A-Za-z]+")
+
+_DEFINITION = re.compile(
+    r"\b(?:def|class|func(?:[ \t]{0,4}\([^()\n]{0,100}\))?|function\*?|fn|fun|sub|interface|struct|enum|trait|module"
+    r"|namespace|type|defp|defmodule|procedure)[ \t]{1,4}(\w+)"
+    r"|\b(?:const|let|var)[ \t]{1,4}(\w+)[ \t]{0,4}=[ \t]{0,4}(?:async\b|function\b|\([^()\n]{0,200}\)[ \t]{0,4}=>)"
+    r"|\b(?!(?:if|for|while|switch|catch|return|with)\b)(\w+)[ \t]{0,4}\([^(){};]{0,300}\)[^(){};=\n]{0,60}\{"
+)
+"""Definitions in the languages of curly braces, and in those that have a word for it."""
+
+_CALL = re.compile(r"[\w.:>$@#-]*?(\w+)[!?]?(?:\([^\n]*\))?;?")
+"""A query that is one name, dotted or called: `json.loads`, `Queue::push(x)`, `$this->save()`."""
+
+_CODE = re.compile(r"[\n(){}\[\];=<>]")
+"""What tells code from a question; in code quotes and a minus have another meaning."""
+
+_PHRASE = re.compile(r'(?<!\S)"([^"]+)"(?!\S)')
+_EXCLUDED = re.compile(r"(?<!\S)-([^\W\d]\w*)(?!\S)")
 
 STOP_WORDS = frozenset(
     "a an and are as at be but by can do does for from how i if in into is it its me my of on or so that the their "
@@ -38,7 +70,8 @@ def document_words(file_path: str, code: str, context: str | None) -> Words:
     """The searchable words of a memory, of its first `MAX_CODE_CHARACTERS` and `MAX_CONTEXT_CHARACTERS`."""
     words: list[str] = []
     identifiers: list[str] = []
-    for run in _RUN.findall(code[:MAX_CODE_CHARACTERS]):
+    code = code[:MAX_CODE_CHARACTERS]
+    for run in _RUN.findall(code):
         parts, identifier = _split(run)
         words += parts
         if identifier is not None:
@@ -46,13 +79,25 @@ def document_words(file_path: str, code: str, context: str | None) -> Words:
     return Words(
         code=words,
         identifiers=identifiers,
+        names=list(_names(code)),
         path=_parts_of(file_path),
         context=_parts_of((context or "")[:MAX_CONTEXT_CHARACTERS]),
     )
 
 
-def query_words(query: str) -> QueryWords:
-    """At most `MAX_QUERY_WORDS` words and identifiers; stop words count only where nothing else is asked for."""
+def query_words(query: str, *, match_all: bool = False) -> QueryWords:
+    """At most `MAX_QUERY_WORDS` words and identifiers; stop words count only where nothing else is asked for.
+
+    `"two words"` is a phrase and `-word` excludes a word, unless the query is code or nothing else is in it.
+    """
+    phrases: list[tuple[str, ...]] = []
+    excluded: dict[str, None] = {}
+    if not _CODE.search(query):
+        wanted = _EXCLUDED.sub(" ", query)
+        if _RUN.search(wanted):
+            excluded = dict.fromkeys(word for found in _EXCLUDED.findall(query) for word in _excluded(found))
+            phrases = [tuple(phrase) for phrase in map(_parts_of, _PHRASE.findall(wanted)) if phrase]
+            query = wanted
     words: dict[str, None] = {}
     common: dict[str, None] = {}
     identifiers: dict[str, None] = {}
@@ -62,14 +107,68 @@ def query_words(query: str) -> QueryWords:
         kind = common if run.lower() in STOP_WORDS else words
         kind.update(dict.fromkeys(parts))
         if identifier is not None:
-            identifiers[identifier] = None
+            identifiers.update(dict.fromkeys([identifier, *_pairs(run)]))
         if len(words) >= MAX_QUERY_WORDS:
             break
-    return QueryWords(tuple(words or common)[:MAX_QUERY_WORDS], tuple(identifiers)[:MAX_QUERY_WORDS])
+    name = identifier_of(query)
+    if name is not None:
+        identifiers[NAME_MARK + name] = None
+    return QueryWords(
+        words=tuple(words or common)[:MAX_QUERY_WORDS],
+        identifiers=tuple(identifiers)[-MAX_QUERY_WORDS:],
+        phrases=tuple(phrases[:MAX_DEMANDS]),
+        excluded=tuple(excluded)[:MAX_DEMANDS],
+        match_all=match_all,
+    )
+
+
+def identifier_of(query: str) -> str | None:
+    """The name that a query consists of, in small letters and without underscores; None for any other text."""
+    match = _CALL.fullmatch(query.strip()) if len(query) <= MAX_IDENTIFIER_CHARACTERS else None
+    return _whole(match.group(1)) or None if match else None
+
+
+def found_words(text: str) -> Iterator[tuple[set[str], int, int]]:
+    """What each run of word characters counts as, with its begin and end in the text."""
+    for match in _RUN.finditer(text):
+        parts, identifier = _split(match.group())
+        words = {*parts, NAME_MARK + _whole(match.group())}
+        yield (words if identifier is None else {*words, identifier}), match.start(), match.end()
+
+
+def _names(code: str) -> Iterator[str]:
+    """What code defines: each name marked, its parts, and each two parts that stand side by side."""
+    for count, match in enumerate(_DEFINITION.finditer(code)):
+        if count == MAX_NAMES:
+            break
+        run = next(filter(None, match.groups()))
+        parts, identifier = _split(run)
+        if parts:
+            yield NAME_MARK + _whole(run)
+            yield from parts
+            if identifier is not None:
+                yield identifier
+                yield from _pairs(run)
 
 
 def _parts_of(text: str) -> list[str]:
     return [part for run in _RUN.findall(text) for part in _split(run)[0]]
+
+
+def _excluded(run: str) -> tuple[str, ...]:
+    """What a memory with this word holds: an identifier as a whole, or the stem of a word."""
+    parts, identifier = _split(run)
+    return parts if identifier is None else (identifier,)
+
+
+def _whole(run: str) -> str:
+    return run.replace("_", "").lower()[:MAX_WORD_CHARACTERS]
+
+
+def _pairs(run: str) -> list[str]:
+    """Neighbouring parts of a name of three parts or more; of two parts the pair is the name."""
+    parts = [part.lower() for part in _PART.findall(run)]
+    return [left + right for left, right in pairwise(parts)] if len(parts) > 2 else []
 
 
 _stemmer = Stemmer.Stemmer("english")

@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from app.models import Match, MemoryKey
-from app.ranking import fuse, rank_vectors
+from app.ranking import Weights, fuse, fuse_ranks, rank_vectors
 
 
 def match(number: int, score: float) -> Match:
@@ -15,14 +15,14 @@ def match(number: int, score: float) -> Match:
 
 
 def test_what_both_arms_find_comes_first() -> None:
-    fused = fuse([match(1, 0.9), match(2, 0.8)], [match(2, 0.7), match(3, 0.69)], 0.5, 0.5)
+    fused = fuse([match(1, 0.9), match(2, 0.8)], [match(2, 0.7), match(3, 0.69)], Weights(0.5, 0.5), 10)
     assert [ranked.key.id.int for ranked in fused] == [2, 1, 3]
     assert (fused[0].fts_rank, fused[0].semantic_rank) == (2, 1)
     assert (fused[2].fts_rank, fused[2].fts_score) == (None, None)
 
 
 def test_scores_are_divided_by_the_best_of_their_arm() -> None:
-    [first, second] = fuse([match(1, 0.02)], [match(2, 0.5)], 0.2, 0.8)
+    [first, second] = fuse([match(1, 0.02)], [match(2, 0.5)], Weights(0.2, 0.8), 10)
     assert (first.key.id.int, second.key.id.int) == (2, 1)
     assert [first.score, second.score] == pytest.approx([0.8, 0.2])
 
@@ -35,15 +35,37 @@ def test_a_negative_cosine_scores_zero() -> None:
 numbers = st.dictionaries(st.integers(0, 30), st.floats(-1, 1), max_size=20)
 
 
-@given(numbers, numbers, st.floats(0.01, 1), st.floats(0.01, 1))
+@given(numbers, numbers, st.floats(0.01, 1), st.floats(0.01, 1), st.integers(1, 30))
 def test_every_memory_comes_out_once_with_a_score_from_0_to_1(
-    words: dict[int, float], vectors: dict[int, float], fts_weight: float, semantic_weight: float
+    words: dict[int, float], vectors: dict[int, float], fts_weight: float, semantic_weight: float, depth: int
 ) -> None:
     def arm(found: dict[int, float]) -> list[Match]:
         return sorted((match(key, score) for key, score in found.items()), key=lambda one: one.score, reverse=True)
 
-    fused = fuse(arm({key: abs(score) for key, score in words.items()}), arm(vectors), fts_weight, semantic_weight)
+    fused = fuse(
+        arm({key: abs(score) for key, score in words.items()}),
+        arm(vectors),
+        Weights(fts_weight, semantic_weight),
+        depth,
+    )
     assert sorted(ranked.key.id.int for ranked in fused) == sorted(words.keys() | vectors.keys())
     scores = [ranked.score for ranked in fused]
     assert scores == sorted(scores, reverse=True)
     assert all(0 <= score <= 1.000001 for score in scores)
+
+
+def test_the_score_where_an_arm_was_cut_counts_as_nothing() -> None:
+    [first, second, third] = fuse([], [match(1, 0.9), match(2, 0.8), match(3, 0.7)], Weights(0, 1), 3)
+    assert [first.score, second.score, third.score] == pytest.approx([1, 0.5, 0])
+
+
+def test_rank_fusion_looks_at_ranks_alone() -> None:
+    fused = fuse_ranks([match(1, 0.9), match(2, 0.1)], [match(2, 0.7), match(1, 0.69)], Weights(0.5, 0.5))
+    assert fused[0].score == pytest.approx(fused[1].score)
+    [alone] = fuse_ranks([match(1, 0.1)], [match(1, 0.1)], Weights(0.2, 0.8))
+    assert alone.score == pytest.approx(1)
+
+
+def test_the_parts_add_up_to_the_score() -> None:
+    for ranked in fuse([match(1, 0.9), match(2, 0.8)], [match(2, 0.7), match(3, 0.6)], Weights(0.3, 0.7), 10):
+        assert ranked.score == pytest.approx(ranked.fts_part + ranked.semantic_part)

@@ -2,10 +2,11 @@
 
 import re
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from app.tokens import MAX_QUERY_WORDS, MAX_WORD_CHARACTERS, document_words, query_words
+from app.tokens import MAX_QUERY_WORDS, MAX_WORD_CHARACTERS, NAME_MARK, document_words, identifier_of, query_words
 
 
 def test_identifiers_count_whole_and_in_parts() -> None:
@@ -45,12 +46,12 @@ def test_words_hold_letters_and_digits_only_and_are_bounded(text: str) -> None:
         assert len(word) <= MAX_WORD_CHARACTERS
 
 
-@given(st.text(max_size=300))
+@given(st.text(max_size=300).filter(lambda text: "-" not in text))
 def test_a_document_is_found_by_its_own_text(text: str) -> None:
     asked = query_words(text)
     words = document_words("x", text, None)
-    assert set(asked.words) <= set(words.code)
-    assert set(asked.identifiers) <= set(words.identifiers)
+    assert {*asked.words} - {*asked.excluded} <= set(words.code)
+    assert set(words.identifiers) <= set(asked.identifiers) or len(asked.words) >= MAX_QUERY_WORDS
 
 
 @given(st.text(alphabet=st.characters(), min_size=1, max_size=2000))
@@ -64,3 +65,54 @@ def test_a_long_query_is_cut(text: str) -> None:
 def test_snake_case_and_camel_case_are_the_same_identifier(parts: list[str]) -> None:
     camel = parts[0] + "".join(part.title() for part in parts[1:])
     assert query_words("_".join(parts)) == query_words(camel)
+
+
+DEFINITIONS = {
+    "def get_user(self): ...": "=getuser",
+    "class UserStore(Base):": "=userstore",
+    "func (s *Server) HandlePush(w Writer) error {": "=handlepush",
+    "export const fetchAll = async () => 1": "=fetchall",
+    "public static int maxDepth(Node root) {": "=maxdepth",
+    "pub fn from_str(s: &str) -> Self {": "=fromstr",
+}
+
+
+@pytest.mark.parametrize("code", DEFINITIONS)
+def test_what_code_defines_is_a_name(code: str) -> None:
+    assert DEFINITIONS[code] in document_words("x", code, None).names
+
+
+@pytest.mark.parametrize("code", ["if (ready) { go() }", "get_user()", "for (;;) {"])
+def test_what_code_only_uses_is_no_name(code: str) -> None:
+    assert not [name for name in document_words("x", code, None).names if name.startswith(NAME_MARK)]
+
+
+@pytest.mark.parametrize(
+    "query", ["load_page", "Store.load_page", "self.loadPage(x, 1)", "Queue::loadPage", "loadPage();"]
+)
+def test_a_dotted_name_or_call_is_an_identifier(query: str) -> None:
+    assert identifier_of(query) == "loadpage"
+
+
+@pytest.mark.parametrize("query", ["how to load a page", "load page", "x = load(page)\ny = 2", "", "()"])
+def test_other_texts_are_no_identifier(query: str) -> None:
+    assert identifier_of(query) is None
+
+
+def test_quotes_ask_for_a_phrase_and_a_minus_excludes() -> None:
+    asked = query_words('"parse header" fast -cookie -setCookie')
+    assert asked.phrases == (("pars", "header"),)
+    assert asked.excluded == ("cooki", "setcookie")
+    assert asked.words == ("pars", "header", "fast")
+
+
+@pytest.mark.parametrize("query", ['print("two words")', "a = b -c", "-only", '"', "x-y"])
+def test_code_and_lone_operators_demand_nothing(query: str) -> None:
+    assert not query_words(query).demands
+
+
+@given(st.text(max_size=2000))
+def test_any_query_asks_for_words_without_quotes(text: str) -> None:
+    asked = query_words(text)
+    for word in [*asked.words, *asked.identifiers, *asked.excluded, *(w for phrase in asked.phrases for w in phrase)]:
+        assert re.fullmatch(r"=?[^\W_]+", word), word

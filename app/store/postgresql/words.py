@@ -1,0 +1,122 @@
+"""Text search in PostgreSQL, which knows how often a word is in a memory, and not how many memories it is in."""
+
+from collections.abc import Sequence
+from dataclasses import asdict
+from typing import Any
+
+from app.models import Match, MemoryKey, QueryWords, Scope, Words
+from app.store.postgresql.connections import Connections
+from app.store.word_plan import WordCounts, WordPlan, distinct_words, plan_words
+
+MAX_POSITION = 16383
+"""PostgreSQL's limit for a position in a tsvector."""
+
+WEIGHTS = [0.6, 0.6, 0.6, 1.0]
+"""What a word counts for in code, path and context, as a whole identifier, and in a name (classes D, C, B, A)."""
+
+CANDIDATES = 500
+"""Memories that are ranked, about; the rank costs more than the match. Of those with common words any are taken."""
+
+MAX_CANDIDATES = 1000
+"""Memories with a rare word that are ranked at most."""
+
+HALF_SCORE = 0.365
+"""What a memory of average length scores that holds every word once, which counts as 0.5 on the scale from 0 to 1."""
+
+MAX_COUNTED = 50_000
+"""Memories of a project whose words are counted; of more, a part that stands for all."""
+
+
+class PostgresWords:
+    """The text search, and the document frequencies that its rank needs."""
+
+    def __init__(self, connections: Connections, queries: Any) -> None:
+        self._connections = connections
+        self._queries = queries
+
+    async def search(self, scope: Scope, query: QueryWords, limit: int) -> list[Match]:
+        """See MemoryStore.search_words."""
+        async with self._connections.acquire() as connection:
+            plan = plan_words(query, await self._counts(connection, scope.projects, query), CANDIDATES, MAX_CANDIDATES)
+            found = self._queries.search_words(
+                connection,
+                **asdict(scope),
+                rare=_demanding(query, _any(plan.rare)),
+                together=_demanding(query, _all(plan.together)),
+                common=_demanding(query, _any([plan.common] if plan.common and len(plan.together) > 1 else [])),
+                words=[f"'{word}'" for word in plan.words],
+                idfs=_shares(plan),
+                mean_length=plan.mean_length,
+                weights=WEIGHTS,
+                limit_rare=MAX_CANDIDATES,
+                limit_common=CANDIDATES,
+                limit=2 * limit,
+            )
+            strengths = {MemoryKey(row["project"], row["id"]): row["strength"] async for row in found}
+        matches = [Match(key, strength / (strength + HALF_SCORE)) for key, strength in strengths.items()]
+        return matches[:limit]
+
+    async def refresh(self) -> int:
+        """See MemoryStore.refresh_frequencies."""
+        async with self._connections.acquire() as connection:
+            stale = [row async for row in self._queries.stale_frequencies(connection)]
+        for row in stale:
+            await self._refresh_project(row["project"], row["memories"], row["counted"])
+        return len(stale)
+
+    async def _refresh_project(self, project: str, memories: int, counted: int) -> None:
+        every = -(-memories // MAX_COUNTED) or 1
+        async with self._connections.acquire() as connection, connection.transaction():
+            claimed = self._queries.claim_frequencies(connection, project=project, memories=memories, counted=counted)
+            if [row async for row in claimed]:
+                await self._queries.delete_frequencies(connection, project=project)
+                await self._queries.count_frequencies(connection, project=project, every=every)
+                await self._queries.save_total(connection, project=project)
+
+    async def _counts(self, connection: Any, projects: Sequence[str] | None, query: QueryWords) -> WordCounts:
+        rows = [
+            row
+            async for row in self._queries.word_frequencies(connection, projects=projects, words=distinct_words(query))
+        ]
+        return WordCounts(
+            memories=rows[0]["memories"],
+            mean_length=rows[0]["total"] / rows[0]["memories"] if rows[0]["total"] else 0.0,
+            frequencies={row["word"]: row["ndoc"] for row in rows},
+        )
+
+
+def tsvector(words: Words) -> str:
+    """The words as text of a tsvector; they hold no quotes. Columns lie apart, so that no phrase spans two of them."""
+    places: dict[str, list[str]] = {}
+    end = 0
+    for weight, column in (("C", words.path), ("A", words.names), ("C", words.context), ("D", words.code)):
+        for position, word in enumerate(column, start=end + 1):
+            places.setdefault(word, []).append(f"{min(position, MAX_POSITION)}{weight}")
+        end += len(column) + 1
+    for position, word in enumerate(words.identifiers, start=end):
+        places.setdefault(word, []).append(f"{min(position, MAX_POSITION)}B")
+    return " ".join(f"'{word}':{','.join(at)}" for word, at in places.items())
+
+
+def _shares(plan: WordPlan) -> list[float]:
+    return [idf / plan.total_idf for idf in plan.idfs]
+
+
+def _any(words: Sequence[str]) -> str:
+    return " | ".join(f"'{word}'" for word in words)
+
+
+def _all(words: Sequence[str]) -> str:
+    return " & ".join(f"'{word}'" for word in words)
+
+
+def _demanding(query: QueryWords, candidates: str) -> str | None:
+    """A tsquery for candidates that hold what the query demands; None where there are no candidates."""
+    if not candidates:
+        return None
+    demands = [f"({candidates})"]
+    if query.match_all and query.words:
+        demands.append(_all(query.words))
+    demands += ["(" + " <-> ".join(f"'{word}'" for word in phrase) + ")" for phrase in query.phrases]
+    demands += [f"!'{word}'" for word in query.excluded]
+    return " & ".join(demands)

@@ -1,0 +1,45 @@
+"""Text search in SQLite, whose FTS5 counts words itself and ranks by bm25."""
+
+import json
+from typing import Any
+from uuid import UUID
+
+import aiosqlite
+
+from app.models import Match, MemoryKey, QueryWords, Scope
+from app.store.sqlite.values import scope_values
+from app.store.word_plan import WordCounts, WordPlan, distinct_words, plan_words
+
+CANDIDATES = 5000
+"""Memories that are matched and ranked, about; words that are in more count only where there are no rarer ones."""
+
+HALF_SCORE = 1.0
+"""The share of the query's information that a memory of average length has which holds every word once: scores 0.5."""
+
+
+async def search_words(
+    connection: aiosqlite.Connection, queries: Any, scope: Scope, query: QueryWords, limit: int
+) -> list[Match]:
+    """See MemoryStore.search_words."""
+    words = json.dumps(distinct_words(query))
+    rows = [row async for row in queries.word_frequencies(connection, words=words)]
+    counts = WordCounts(rows[0]["memories"], 0.0, {row["word"]: row["ndoc"] for row in rows})
+    plan = plan_words(query, counts, CANDIDATES, CANDIDATES)
+    found = queries.search_words(connection, **scope_values(scope), query=fts_query(query, plan), limit=limit)
+    return [
+        Match(MemoryKey(row["project"], UUID(row["id"])), _score(-row["score"], plan.total_idf)) async for row in found
+    ]
+
+
+def fts_query(query: QueryWords, plan: WordPlan) -> str:
+    """The candidates of a plan that hold what the query demands, in FTS5's language; words hold no quotes."""
+    text = "(" + " OR ".join(f'"{word}"' for word in [*plan.rare, *([plan.common] if plan.common else [])]) + ")"
+    if query.match_all:
+        text += "".join(f' AND "{word}"' for word in query.words)
+    text += "".join(f' AND "{" ".join(phrase)}"' for phrase in query.phrases)
+    return text + "".join(f' NOT "{word}"' for word in query.excluded)
+
+
+def _score(bm25: float, total_idf: float) -> float:
+    strength = max(bm25, 0.0) / total_idf
+    return strength / (strength + HALF_SCORE)
