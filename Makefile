@@ -8,7 +8,7 @@ PIP := $(VENV)/bin/pip --disable-pip-version-check --quiet
 # Two runs started at once install one after the other.
 LOCK := $(shell command -v flock >/dev/null && echo flock .install.lock)
 
-.PHONY: help run test check format
+.PHONY: help run test check format bench-search bench-vectors bench-pieces
 
 help: ## Lists these commands.
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "make %-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -31,6 +31,18 @@ format: ## Formats the code.
 	@$(LOCK) $(MAKE) --no-print-directory $(VENV)/test.stamp
 	@$(VENV)/bin/ruff check --fix .
 	@$(VENV)/bin/ruff format .
+
+bench-search: ## Measures search quality and time on both stores (BEIR=folder adds a labelled set of that form).
+	@$(LOCK) $(MAKE) --no-print-directory $(VENV)/test.stamp
+	@$(VENV)/bin/python -m tests.benchmarks.search $(addprefix --beir ,$(BEIR))
+
+bench-vectors: ## Measures semantic search among 60,000 memories: recall, full pages, time.
+	@$(LOCK) $(MAKE) --no-print-directory $(VENV)/test.stamp
+	@$(VENV)/bin/python -m tests.benchmarks.vectors
+
+bench-pieces: ## Measures what the pieces of long code bring to semantic search.
+	@$(LOCK) $(MAKE) --no-print-directory $(VENV)/test.stamp
+	@$(VENV)/bin/python -m tests.benchmarks.pieces
 
 $(VENV)/bin/pip:
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \

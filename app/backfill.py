@@ -1,4 +1,4 @@
-"""Makes the vectors that memories still lack: new ones at once, all others in the background."""
+"""Makes the vectors that memories still lack: of new ones at once, of others in the background, of pieces last."""
 
 import asyncio
 from collections.abc import Sequence
@@ -10,7 +10,8 @@ from app.embedding.embedder import document_text
 from app.embedding.worker import EmbeddingWorker, Priority
 from app.errors import UnavailableError
 from app.models import Memory
-from app.store.protocol import ClaimedMemory, EmbeddingStore
+from app.pieces import cut
+from app.store.protocol import ClaimedMemory, EmbeddingStore, PieceVector
 
 FRESH_LIMIT = 1024
 """New memories that wait in this process; more are left to the queue in the database."""
@@ -21,6 +22,9 @@ GRACE = timedelta(seconds=10)
 """How long a new memory belongs to the process that took it, before any may embed it."""
 
 CLAIM_BATCH = 64
+LONG_CLAIM_BATCH = 4
+"""Long memories, each of many pieces; they are few, so that a new memory need not wait for many of them."""
+
 CLAIM_TIME = timedelta(seconds=60)
 """How long a claimed memory belongs to the process that claimed it."""
 
@@ -92,9 +96,12 @@ class Backfill:
             try:
                 await self._worker.wait_ready()
                 now = datetime.now(UTC)
-                claims = await self._store.claim(self._worker.model, CLAIM_BATCH, now, now + CLAIM_TIME)
-                if claims:
+                until = now + CLAIM_TIME
+                if claims := await self._store.claim(self._worker.model, CLAIM_BATCH, now, until):
                     await self._embed_claims(claims)
+                elif long := await self._store.claim(self._worker.model, LONG_CLAIM_BATCH, now, until, whole=False):
+                    for claim in long:
+                        await self._embed_pieces(claim)
                 else:
                     await asyncio.sleep(POLL_SECONDS)
             except UnavailableError as error:
@@ -116,6 +123,20 @@ class Backfill:
                 return
             for claim in claims:
                 await self._embed_claims([claim])
+
+    async def _embed_pieces(self, claim: ClaimedMemory) -> None:
+        """Makes and stores the vectors of a long memory's pieces; the memory can be found already."""
+        memory = claim.memory
+        try:
+            pieces = await asyncio.to_thread(cut, memory.new_code)
+            texts = [document_text(memory.file_path, piece.text) for piece in pieces]
+            vectors = await self._worker.embed(texts, Priority.BACKFILL)
+            made = [PieceVector(piece.piece, vector) for piece, vector in zip(pieces, vectors, strict=True)]
+            await self._store.save_pieces(self._worker.model, memory.key, made)
+        except UnavailableError:
+            raise
+        except Exception as error:  # noqa: BLE001 - whatever a model throws at one text
+            await self._postpone(claim, error)
 
     async def _postpone(self, claim: ClaimedMemory, error: Exception) -> None:
         attempt = claim.attempts + 1

@@ -2,9 +2,8 @@
 
 import asyncio
 import json
-import logging
-import socket
 import sys
+import time
 from contextlib import AsyncExitStack
 from dataclasses import asdict
 from pathlib import Path
@@ -12,9 +11,10 @@ from typing import Annotated, Any
 
 import typer
 import uvicorn
-from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from app.errors import AfterImageError, StartupError
+from app import doctor, export_report
+from app.errors import AfterImageError, ConflictError
+from app.export_run import ExportRun
 from app.imports import ImportOptions
 from app.logs import configure_logs
 from app.main import create_app, open_imports, open_services, open_store
@@ -22,6 +22,7 @@ from app.memories import SearchMode
 from app.migration_report import follow, print_report
 from app.models import ImportState
 from app.models import Scope as MemoryScope
+from app.serving import Announced, listen
 from app.settings import Settings, load_settings, unknown_yaml_keys
 
 GRACEFUL_SECONDS = 10
@@ -51,10 +52,10 @@ def serve(
 ) -> None:
     """Runs the service."""
     settings = _settings(host=host, port=port)
-    listener = _listen(settings.host, settings.port)
+    listener = listen(settings.host, settings.port)
     address = "http://{}:{}".format(*listener.getsockname()[:2])
     config = uvicorn.Config(
-        _Announced(create_app(settings), address),
+        Announced(create_app(settings), address),
         lifespan="on",
         log_config=None,
         access_log=False,
@@ -93,6 +94,37 @@ async def _migrate(settings: Settings, path: Path, options: ImportOptions) -> bo
         findings = await imports.problems(job)
     print_report(job, findings)
     return job.state is ImportState.COMPLETED and not findings
+
+
+@cli.command()
+def export(
+    sqlite: Annotated[Path, typer.Option(help="The AI-AfterImage file to write.")],
+    project: Annotated[list[str] | None, typer.Option(help="Only of this project; may be repeated.")] = None,
+    force: Annotated[bool, typer.Option("--force", help="Overwrite the file if it is there.")] = False,
+) -> None:
+    """Writes the memories of the configured store into an AI-AfterImage file."""
+    settings = _settings(quiet=True)
+    failed = asyncio.run(_export(settings, sqlite.expanduser().resolve(), project, overwrite=force))
+    sys.exit(1 if failed else 0)
+
+
+async def _export(settings: Settings, path: Path, projects: list[str] | None, *, overwrite: bool) -> int:
+    """How many memories could not be written."""
+    if path == settings.sqlite_path.resolve():
+        raise ConflictError(f"{path} is the service's own file (AFTERIMAGE_SQLITE_PATH); name another")
+    began = time.monotonic()
+    async with AsyncExitStack() as stack:
+        store = await open_store(settings, settings.embedding_model, stack)
+        run = ExportRun(store, path, projects, overwrite=overwrite)
+        await export_report.follow(run)
+    export_report.print_report(run, time.monotonic() - began)
+    return run.counts.failed
+
+
+@cli.command(name="doctor")
+def examine() -> None:
+    """Checks all that the service needs, changes nothing, and says how to mend what is wrong."""
+    sys.exit(asyncio.run(doctor.report()))
 
 
 @cli.command()
@@ -141,41 +173,3 @@ def _settings(*, quiet: bool = False, **arguments: Any) -> Settings:
     for key in unknown_yaml_keys():
         print(f"afterimage: nothing reads the setting {key} in the settings file; check its spelling", file=sys.stderr)
     return settings
-
-
-def _listen(host: str, port: int) -> socket.socket:
-    """The listening socket, taken before anything is started."""
-    family = socket.AF_INET6 if ":" in host else socket.AF_INET
-    try:
-        return socket.create_server((host, port), family=family, backlog=2048)
-    except OSError as error:
-        raise StartupError(
-            f"cannot listen on {host}:{port}: {error.strerror or error}; stop the program that uses it, "
-            "or choose another with --port or AFTERIMAGE_PORT"
-        ) from None
-
-
-class _Announced:
-    """ASGI wrapper: says where the service is once it has started, or in one line why it could not."""
-
-    def __init__(self, app: ASGIApp, address: str) -> None:
-        self._app = app
-        self._address = address
-
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Passes everything through; the traceback of a StartupError gives way to its message."""
-
-        async def announce(message: Message) -> None:
-            if message["type"] == "lifespan.startup.complete":
-                print(
-                    f"AfterImage is at {self._address}, its API at {self._address}/docs; Ctrl-C ends it",
-                    file=sys.stderr,
-                )
-            elif message["type"] == "lifespan.startup.failed":
-                kind, _, text = message["message"].strip().rpartition("\n")[2].partition(": ")
-                if kind == f"{StartupError.__module__}.{StartupError.__qualname__}":
-                    print(f"afterimage: {text}", file=sys.stderr)
-                    logging.getLogger("uvicorn.error").disabled = True
-            await send(message)
-
-        await self._app(scope, receive, announce if scope["type"] == "lifespan" else send)

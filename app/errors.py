@@ -17,10 +17,15 @@ class AfterImageError(Exception):
 
 
 class StartupError(AfterImageError):
-    """The service cannot start; the message is one line and names what to do."""
+    """The service cannot start; the message is one line and names, behind its last semicolon, what to do."""
 
     type = "startup-error"
     title = "The service cannot start"
+
+    def __init__(self, message: str, part: str = "") -> None:
+        """`part` is what does not work, as `afterimage doctor` names it, where that is not clear otherwise."""
+        super().__init__(message)
+        self.part = part
 
 
 class InvalidInputError(AfterImageError):

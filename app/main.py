@@ -1,16 +1,15 @@
 """The composition root: reads settings, names concrete classes, opens them and closes them in reverse."""
 
 import asyncio
-from collections.abc import AsyncIterator
-from contextlib import AsyncExitStack, asynccontextmanager
+from collections.abc import AsyncIterator, Iterator
+from contextlib import AsyncExitStack, asynccontextmanager, contextmanager
 from datetime import timedelta
 from importlib.metadata import version
-from typing import Any
 
 from fastapi import FastAPI
 from fastapi_offline import FastAPIOffline
 
-from app.api import health, imports, memories, search
+from app.api import exports, health, imports, memories, search
 from app.api.deps import Services
 from app.api.middleware import RequestLog
 from app.api.problems import add_handlers
@@ -18,14 +17,18 @@ from app.backfill import Backfill
 from app.embedding.embedder import open_embedder
 from app.embedding.worker import EmbeddingWorker
 from app.errors import StartupError
+from app.exports import Exports
+from app.frequencies import Frequencies
 from app.imports import ImportLimits, Imports
-from app.memories import Memories, Weights
+from app.memories import Fusion, Memories
+from app.ranking import Weights
 from app.settings import Settings, load_settings
 from app.store.embedded import EmbeddedPostgres
 from app.store.postgresql import PostgresStore
 from app.store.postgresql.connections import Connections
 from app.store.protocol import Store
 from app.store.sqlite import SqliteStore
+from app.vector_index import VectorIndexUpkeep
 
 DESCRIPTION = """
 A memory server for coding agents: every edit is kept verbatim, and found again by words, by meaning, or by both.
@@ -45,6 +48,9 @@ def create_app(settings: Settings | None = None) -> FastAPI:
             services = await open_services(settings, stack)
             services.imports.start()
             stack.push_async_callback(services.imports.stop)
+            with _spool(settings):
+                await services.exports.start()
+            stack.push_async_callback(services.exports.stop)
             app.state.services = services
             yield
 
@@ -57,7 +63,7 @@ def create_app(settings: Settings | None = None) -> FastAPI:
     )
     app.add_middleware(RequestLog)
     add_handlers(app)
-    for routes in (memories, search, imports, health):
+    for routes in (memories, search, imports, exports, health):
         app.include_router(routes.router)
     return app
 
@@ -68,7 +74,7 @@ async def open_services(settings: Settings, stack: AsyncExitStack) -> Services:
     Raises:
         StartupError: says in one line what is wrong and how to mend it.
     """
-    embedder = open_embedder(settings.embedding_model, settings.embedding_device)
+    embedder = open_embedder(settings.embedding_model, settings.embedding_device, settings.models_folder)
     store = await open_store(settings, embedder.model, stack)
     worker = EmbeddingWorker(embedder)
     await worker.start()
@@ -76,13 +82,20 @@ async def open_services(settings: Settings, stack: AsyncExitStack) -> Services:
     backfill = Backfill(store.embeddings, worker)
     backfill.start()
     stack.push_async_callback(backfill.stop)
+    upkeep = VectorIndexUpkeep(store.embeddings, embedder.model)
+    upkeep.start()
+    stack.push_async_callback(upkeep.stop)
+    frequencies = Frequencies(store.memories)
+    frequencies.start()
+    stack.push_async_callback(frequencies.stop)
     weights = Weights(fts=settings.fts_weight, semantic=settings.semantic_weight)
     return Services(
         settings=settings,
         store=store,
         worker=worker,
-        memories=Memories(store.memories, worker, backfill, weights),
+        memories=Memories(store.memories, worker, backfill, weights, Fusion(settings.fusion)),
         imports=await open_imports(settings, store, embedder.model),
+        exports=Exports(store, settings.spool_folder / "exports"),
     )
 
 
@@ -96,7 +109,7 @@ async def open_store(settings: Settings, model: str, stack: AsyncExitStack) -> S
     if settings.backend == "sqlite":
         store = SqliteStore(settings.sqlite_path, model)
     else:
-        store = PostgresStore(await _connections(settings, stack), model)
+        store = PostgresStore(await _connections(settings, stack), model, settings.exact_search_limit)
     await store.open()
     stack.push_async_callback(store.close)
     return store
@@ -116,29 +129,25 @@ async def open_imports(settings: Settings, store: Store, model: str) -> Imports:
         max_upload_bytes=settings.max_upload_bytes,
     )
     service = Imports(store, model, limits)
-    try:
+    with _spool(settings):
         await service.open()
+    return service
+
+
+@contextmanager
+def _spool(settings: Settings) -> Iterator[None]:
+    try:
+        yield
     except OSError as error:
         raise StartupError(
             f"the folder {settings.spool_folder} cannot be used: {error}; set AFTERIMAGE_SPOOL_FOLDER to another"
         ) from None
-    return service
 
 
 async def _connections(settings: Settings, stack: AsyncExitStack) -> Connections:
     """The pool, on a URL, on the parts of one, or on the service's own server, whichever is given first."""
-    parameters: dict[str, Any]
-    if settings.database_url is not None:
-        parameters = {"dsn": settings.database_url.get_secret_value()}
-    elif settings.pg_host:
-        parameters = {
-            "host": settings.pg_host,
-            "port": settings.pg_port,
-            "database": settings.pg_database,
-            "user": settings.pg_user,
-            "password": settings.pg_password.get_secret_value() if settings.pg_password else None,
-        }
-    else:
+    parameters = settings.connection_parameters
+    if settings.runs_own_postgres:
         server = EmbeddedPostgres(settings.postgres_folder)
         parameters = {"dsn": await asyncio.to_thread(server.start)}
         stack.push_async_callback(asyncio.to_thread, server.stop)

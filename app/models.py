@@ -20,6 +20,10 @@ MAX_NAME_CHARACTERS = 200
 MAX_PATH_CHARACTERS = 4096
 MAX_TEXT_BYTES = 1024 * 1024
 """Limit of `new_code`, `old_code` and `context`, in bytes of UTF-8."""
+MAX_WHOLE_CHARACTERS = 1000
+"""Code up to this length is embedded as a whole only: longer code exceeds what usual models read."""
+MAX_PIECES = 64
+"""Limit of the vectors of a memory besides that of the whole."""
 
 
 class EmbeddingStatus(StrEnum):
@@ -72,6 +76,7 @@ class Words:
     identifiers: Sequence[str]
     path: Sequence[str]
     context: Sequence[str]
+    names: Sequence[str] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,13 +90,25 @@ class NewMemory:
 
 @dataclass(frozen=True, slots=True)
 class QueryWords:
-    """Distinct words and whole identifiers to look for, in the order of the query."""
+    """Distinct words and whole identifiers to look for, in the order of the query.
+
+    A memory must hold every phrase (words side by side), none of the excluded words, and, where `match_all` is set,
+    every word.
+    """
 
     words: tuple[str, ...]
     identifiers: tuple[str, ...]
+    phrases: tuple[tuple[str, ...], ...] = ()
+    excluded: tuple[str, ...] = ()
+    match_all: bool = False
 
     def __bool__(self) -> bool:
         return bool(self.words or self.identifiers)
+
+    @property
+    def demands(self) -> bool:
+        """True if it asks for more than any of the words."""
+        return bool(self.phrases or self.excluded or self.match_all)
 
 
 @dataclass(frozen=True, slots=True)
@@ -109,16 +126,48 @@ class Scope:
 
 
 @dataclass(frozen=True, slots=True)
+class Piece:
+    """A part of long code that has a vector of its own."""
+
+    first_line: Annotated[int, Field(description="Its first line in `new_code`, from 1.")]
+    last_line: Annotated[int, Field(description="Its last line.")]
+
+
+@dataclass(frozen=True, slots=True)
 class Match:
-    """A memory that one arm of a search found; a higher score is better."""
+    """A memory that one arm of a search found; a higher score is better. `piece` is the part that matched, if any."""
 
     key: MemoryKey
     score: float
+    piece: Piece | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Excerpt:
+    """A few lines of `new_code` around what matched."""
+
+    text: str
+    first_line: Annotated[int, Field(description="Where it begins in `new_code`, from 1.")]
+    highlights: Annotated[
+        Sequence[tuple[int, int]],
+        Field(description="Begin and end, in characters of `text`, of each word that matched."),
+    ]
+
+
+@dataclass(frozen=True, slots=True)
+class Explanation:
+    """How a score came about: it is the sum of the two parts."""
+
+    fts_weight: Annotated[float, Field(description="Share of the words, 0 to 1; an identifier swaps the two.")]
+    semantic_weight: Annotated[float, Field(description="Share of the meaning.")]
+    fts_part: Annotated[float, Field(description="What the words add to the score.")]
+    semantic_part: Annotated[float, Field(description="What the meaning adds.")]
+    words: Annotated[Sequence[str], Field(description="What was looked for; `=` marks the name of a definition.")]
 
 
 @dataclass(frozen=True, slots=True)
 class Hit:
-    """A memory with its scores."""
+    """A memory with its scores. Memories with the same code are one hit, of which the best is shown."""
 
     memory: Memory
     score: Annotated[float, Field(description="What the hits are ordered by, 0 to 1.")]
@@ -130,6 +179,37 @@ class Hit:
     semantic_rank: Annotated[
         int | None, Field(description="Place in the semantic search, from 1; null if it was not found there.")
     ]
+    piece: Annotated[
+        Piece | None, Field(description="The part of long code that the semantic search matched; null: all of it.")
+    ]
+    copies: Annotated[int, Field(description="Memories with this code among those that were found, itself included.")]
+    last_timestamp: Annotated[datetime, Field(description="`timestamp` of the newest of them.")]
+    excerpt: Excerpt
+    explanation: Annotated[Explanation | None, Field(description="With `explain` only.")] = None
+
+
+class VectorIndexKind(StrEnum):
+    """How searches among many vectors find the nearest."""
+
+    EXACT = "exact"
+    HNSW = "hnsw"
+
+
+class VectorIndexState(StrEnum):
+    """Where the index of the vectors stands."""
+
+    NONE = "none"
+    BUILDING = "building"
+    READY = "ready"
+
+
+@dataclass(frozen=True, slots=True)
+class VectorIndexStats:
+    """What searches among many vectors use; those among few compare every vector whatever it says."""
+
+    kind: Annotated[VectorIndexKind, Field(description="`exact` until an HNSW index is ready.")]
+    state: Annotated[VectorIndexState, Field(description="Of the HNSW index; `none` while every search is exact.")]
+    percent: Annotated[float | None, Field(description="How much of it is built, while it is being built.")] = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -140,6 +220,11 @@ class EmbeddingStats:
     dimensions: Annotated[int | None, Field(description="Length of a vector; null until the model was first used.")]
     pending: Annotated[int, Field(description="Memories whose vector is still to be made.")]
     failed: Annotated[int, Field(description="Memories whose vector could not be made.")]
+    pieces_pending: Annotated[
+        int,
+        Field(description="Memories of long code that are found as a whole, and whose pieces are to follow."),
+    ]
+    index: VectorIndexStats
 
 
 @dataclass(frozen=True, slots=True)
@@ -264,6 +349,53 @@ class Import:
     elapsed_seconds: float
     error: Annotated[str | None, Field(description="Why it failed.")]
     notes: Annotated[str | None, Field(description="What the source holds that has no place here.")]
+
+
+class ExportState(StrEnum):
+    """Where an export stands; the last two are final."""
+
+    QUEUED = "queued"
+    RUNNING = "running"
+    COMPLETED = "completed"
+    FAILED = "failed"
+
+    @property
+    def is_final(self) -> bool:
+        """True if nothing follows."""
+        return self in (ExportState.COMPLETED, ExportState.FAILED)
+
+
+@dataclass(frozen=True, slots=True)
+class ExportCounts:
+    """Every memory that was read: `written` or `failed`."""
+
+    written: int = 0
+    with_vector: Annotated[int, Field(description="Of the written: those whose vector AI-AfterImage can use.")] = 0
+    new_times: Annotated[
+        int, Field(description="Of the written: those a microsecond or more later, as file and time were taken.")
+    ] = 0
+    new_ids: Annotated[int, Field(description="Of the written: those with another id, as another project had it.")] = 0
+    failed: Annotated[int, Field(description="Those for which no time is left before the year 10000.")] = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Export:
+    """One run that writes an AI-AfterImage file."""
+
+    id: UUID
+    state: ExportState
+    projects: Annotated[Sequence[str] | None, Field(description="Whose memories are written; null: all.")]
+    progress: Progress
+    counts: ExportCounts
+    not_carried_over: Annotated[
+        dict[str, int], Field(description="Fields without a place in the file, and how many memories have them.")
+    ]
+    size_bytes: Annotated[int | None, Field(description="Size of the file, once it is complete.")]
+    created_at: datetime
+    started_at: datetime | None
+    finished_at: datetime | None
+    expires_at: Annotated[datetime | None, Field(description="When it is removed with its file.")]
+    error: Annotated[str | None, Field(description="Why it failed.")]
 
 
 class FindingKind(StrEnum):

@@ -96,9 +96,26 @@ class Settings(BaseSettings):
     relevance_threshold: float = setting(
         0.0, "search.relevance_threshold", "Least score of a hit, where the search sets no `threshold`.", ge=0, le=1
     )
-    fts_weight: float = setting(0.2, "search.fts_weight", "Weight of the words in a hybrid search.", ge=0, le=1)
+    fts_weight: float = setting(
+        0.2,
+        "search.fts_weight",
+        "Weight of the words in a hybrid search; the two change places for an identifier.",
+        ge=0,
+        le=1,
+    )
     semantic_weight: float = setting(
         0.8, "search.semantic_weight", "Weight of the meaning in a hybrid search.", ge=0, le=1
+    )
+    exact_search_limit: int = setting(
+        10_000,
+        "search.exact_limit",
+        "A search among more vectors than this uses an index (PostgreSQL); fewer are compared one by one.",
+        ge=1,
+    )
+    fusion: Literal["convex", "rrf"] = setting(
+        "convex",
+        "search.fusion",
+        "How a hybrid search makes one order of two: `convex` adds scores, `rrf` looks at ranks.",
     )
     embedding_model: str = setting(
         "all-MiniLM-L6-v2",
@@ -108,6 +125,9 @@ class Settings(BaseSettings):
         max_length=200,
     )
     embedding_device: str = setting("cpu", "embeddings.device", "`cpu`, `cuda`, `mps`.", min_length=1)
+    models_folder: HomePath = setting(
+        lambda: home("models"), "embeddings.models_folder", "Models made ready for this machine."
+    )
     import_folder: HomePath = setting(home, "imports.folder", "Files below it may be imported by path.")
     spool_folder: HomePath = setting(
         lambda: home("spool"), "imports.spool_folder", "Private copies of sources during an import."
@@ -135,6 +155,19 @@ class Settings(BaseSettings):
     def runs_own_postgres(self) -> bool:
         """True if the service starts PostgreSQL itself."""
         return self.backend == "postgresql" and not self.pg_host and self.database_url is None
+
+    @property
+    def connection_parameters(self) -> dict[str, Any]:
+        """Those of `asyncpg.connect` for the given server: a URL, or its parts."""
+        if self.database_url is not None:
+            return {"dsn": self.database_url.get_secret_value()}
+        return {
+            "host": self.pg_host,
+            "port": self.pg_port,
+            "database": self.pg_database,
+            "user": self.pg_user,
+            "password": self.pg_password.get_secret_value() if self.pg_password else None,
+        }
 
     @classmethod
     def settings_customise_sources(

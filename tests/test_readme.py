@@ -68,7 +68,16 @@ def test_every_make_target_it_names_exists() -> None:
 
 def test_make_help_lists_every_target() -> None:
     shown = subprocess.run(["make", "help"], cwd=ROOT, capture_output=True, text=True, check=True).stdout
-    assert {line.split()[1] for line in shown.splitlines()} == {"help", "run", "test", "check", "format"}
+    assert {line.split()[1] for line in shown.splitlines()} == {
+        "help",
+        "run",
+        "test",
+        "check",
+        "format",
+        "bench-search",
+        "bench-vectors",
+        "bench-pieces",
+    }
 
 
 def test_every_command_and_option_it_names_exists() -> None:

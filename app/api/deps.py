@@ -6,6 +6,7 @@ from typing import Annotated
 from fastapi import Depends, Request
 
 from app.embedding.worker import EmbeddingWorker
+from app.exports import Exports
 from app.imports import Imports
 from app.memories import Memories
 from app.settings import Settings
@@ -21,6 +22,7 @@ class Services:
     worker: EmbeddingWorker
     memories: Memories
     imports: Imports
+    exports: Exports
 
 
 async def services(request: Request) -> Services:

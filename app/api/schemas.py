@@ -4,7 +4,7 @@ import base64
 import binascii
 import json
 from datetime import UTC, datetime
-from typing import Annotated, Any, Self
+from typing import Annotated, Any, Literal, Self
 from uuid import UUID
 
 import numpy as np
@@ -18,6 +18,7 @@ from app.models import (
     MAX_PATH_CHARACTERS,
     MAX_PROJECT_CHARACTERS,
     MAX_TEXT_BYTES,
+    Export,
     Finding,
     Hit,
     Import,
@@ -241,6 +242,10 @@ class SearchIn(Filters):
     ]
     limit: Annotated[int | None, Field(ge=1, le=100, description="Hits at most; 10 unless set otherwise.")] = None
     threshold: Annotated[float | None, Field(ge=0, le=1, description="Least `score` of a hit.")] = None
+    match: Annotated[
+        Literal["any", "all"], Field(description="`all`: a hit by words must hold every word of the query.")
+    ] = "any"
+    explain: Annotated[bool, Field(description="Say how each score came about.")] = False
 
 
 class SearchOut(BaseModel):
@@ -286,6 +291,22 @@ class FindingPage(BaseModel):
 
     items: list[Finding]
     next_cursor: Annotated[str | None, Field(description="For the next page; null on the last.")]
+
+
+class ExportIn(Body):
+    """What to export."""
+
+    model_config = ConfigDict(json_schema_extra={"examples": [{"projects": ["shop"]}, {}]})
+
+    projects: Annotated[
+        list[Project] | None, Field(min_length=1, max_length=MAX_PROJECTS, description="Absent: all.")
+    ] = None
+
+
+class ExportList(BaseModel):
+    """Exports, newest first."""
+
+    items: list[Export]
 
 
 class Undone(BaseModel):

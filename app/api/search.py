@@ -39,5 +39,7 @@ async def _search(mode: SearchMode, body: SearchIn, given: Services) -> SearchOu
         body.scope(),
         settings.max_results if body.limit is None else body.limit,
         settings.relevance_threshold if body.threshold is None else body.threshold,
+        match_all=body.match == "all",
+        explain=body.explain,
     )
     return SearchOut(mode=mode, took_ms=round((time.perf_counter() - started) * 1000, 2), hits=hits)

@@ -65,6 +65,17 @@ class EmbeddedPostgres:
             self._user = user
             return url
 
+    @property
+    def has_users(self) -> bool:
+        """True if a process, this one too, uses the server."""
+        if not (self.home / "users.lock").exists():
+            return False
+        try:
+            locked(self.home / "users.lock", fcntl.LOCK_EX | fcntl.LOCK_NB).close()
+        except BlockingIOError:
+            return True
+        return False
+
     def stop(self) -> None:
         """Stops the server if this was its last user."""
         if self._user is None:

@@ -38,3 +38,13 @@ def pending(dialect: str, applied: int) -> list[Migration]:
             "a newer version has used it; start that one"
         )
     return [migration for migration in known if migration.version > applied]
+
+
+def standing(dialect: str, applied: int) -> str:
+    """In words, where a database at version `applied` stands.
+
+    Raises:
+        StartupError: it is newer than this code.
+    """
+    following = pending(dialect, applied)
+    return f"at {applied}; the next start applies {len(following)} more" if following else f"at {applied}, the newest"

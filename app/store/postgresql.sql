@@ -1,5 +1,6 @@
 -- name: add_memories
--- Stores memories with their words and vectors, passes over keys that are there, and queues those without a vector.
+-- Stores memories with their words and vectors, passes over keys that are there, and queues those that lack
+-- vectors: of the whole, or of pieces if they are long.
 WITH given AS (
   SELECT *
   FROM unnest(
@@ -28,11 +29,12 @@ WITH given AS (
   JOIN stored USING (project, id)
   WHERE vector IS NOT NULL
 ), queued AS (
-  INSERT INTO embedding_queue (project, memory_id, model, due_at)
-  SELECT project, id, :model::text, :due_at::timestamptz
+  INSERT INTO embedding_queue (project, memory_id, model, due_at, whole)
+  SELECT project, id, :model::text, :due_at::timestamptz, vector IS NULL
   FROM given
   JOIN stored USING (project, id)
   WHERE vector IS NULL
+     OR char_length(new_code) > :max_whole
 )
 SELECT project, id
 FROM stored;
@@ -44,7 +46,7 @@ SELECT
   m.created_at, m.import_id, q.memory_id IS NOT NULL AS queued, q.due_at
 FROM unnest(:projects::text[], :ids::uuid[]) AS wanted (project, id)
 JOIN memories AS m USING (project, id)
-LEFT JOIN embedding_queue AS q ON q.project = m.project AND q.memory_id = m.id AND q.model = :model;
+LEFT JOIN embedding_queue AS q ON q.project = m.project AND q.memory_id = m.id AND q.model = :model AND q.whole;
 
 -- name: find_memories
 -- The memories with one id, one a project.
@@ -52,7 +54,7 @@ SELECT
   m.project, m.id, m.file_path, m.new_code, m.old_code, m.context, m.session_id, m.agent_id, m.language, m.timestamp,
   m.created_at, m.import_id, q.memory_id IS NOT NULL AS queued, q.due_at
 FROM memories AS m
-LEFT JOIN embedding_queue AS q ON q.project = m.project AND q.memory_id = m.id AND q.model = :model
+LEFT JOIN embedding_queue AS q ON q.project = m.project AND q.memory_id = m.id AND q.model = :model AND q.whole
 WHERE m.id = :id
   AND (:projects::text[] IS NULL OR m.project = ANY (:projects))
 ORDER BY m.project;
@@ -63,7 +65,7 @@ SELECT
   m.project, m.id, m.file_path, m.new_code, m.old_code, m.context, m.session_id, m.agent_id, m.language, m.timestamp,
   m.created_at, m.import_id, q.memory_id IS NOT NULL AS queued, q.due_at
 FROM memories AS m
-LEFT JOIN embedding_queue AS q ON q.project = m.project AND q.memory_id = m.id AND q.model = :model
+LEFT JOIN embedding_queue AS q ON q.project = m.project AND q.memory_id = m.id AND q.model = :model AND q.whole
 WHERE (:projects::text[] IS NULL OR m.project = ANY (:projects))
   AND (:session_id::text IS NULL OR m.session_id = :session_id)
   AND (:agent_id::text IS NULL OR m.agent_id = :agent_id)
@@ -86,49 +88,186 @@ WHERE project = :project
   AND id = :id
 RETURNING 1;
 
+-- name: word_frequencies
+-- How many memories of the projects held each word when they were counted; one row a word, each with the totals.
+SELECT
+  wanted.word,
+  (
+    SELECT coalesce(sum(f.ndoc), 0)::bigint
+    FROM word_frequencies AS f
+    WHERE f.lexeme = wanted.word
+      AND (:projects::text[] IS NULL OR f.project = ANY (:projects))
+  ) AS ndoc,
+  totals.memories,
+  totals.words AS total
+FROM unnest(:words::text[]) AS wanted (word)
+CROSS JOIN (
+  SELECT coalesce(sum(t.memories), 0)::bigint AS memories, coalesce(sum(t.words), 0)::bigint AS words
+  FROM word_totals AS t
+  WHERE :projects::text[] IS NULL OR t.project = ANY (:projects)
+) AS totals;
+
 -- name: search_words
--- Memories that hold any of the words, best first. ts_rank / (ts_rank + 1) over the logarithm of the length (flags 32 + 1).
-SELECT m.project, m.id, ts_rank(:weights::real[], m.words, :query::tsquery, 33)::float8 AS score
-FROM memories AS m
-WHERE m.words @@ :query::tsquery
-  AND (:projects::text[] IS NULL OR m.project = ANY (:projects))
-  AND (:session_id::text IS NULL OR m.session_id = :session_id)
-  AND (:agent_id::text IS NULL OR m.agent_id = :agent_id)
-  AND (:file_path::text IS NULL OR m.file_path = :file_path)
-  AND (:path_prefix::text IS NULL OR starts_with(m.file_path, :path_prefix))
-  AND (:language::text IS NULL OR m.language = :language)
-  AND (:since::timestamptz IS NULL OR m.timestamp >= :since)
-  AND (:until::timestamptz IS NULL OR m.timestamp < :until)
-ORDER BY score DESC, m.timestamp DESC, m.id DESC
+-- Memories that match, best first, by the share of the query's information in them: the sum over the words of idf (their
+-- sum is 1) times ts_rank, over a length of which the mean counts as 1. SQLite has bm25. Adding an empty vector
+-- unpacks a long one once instead of for each word. A memory may come twice: leaving those out would read them all.
+SELECT found.project, found.id, strength
+FROM (
+  SELECT candidates.project, candidates.id, candidates.timestamp, candidates.words || ''::tsvector AS words
+  FROM (
+    (
+      SELECT m.project, m.id, m.timestamp, m.words
+      FROM memories AS m
+      WHERE m.words @@ :rare::tsquery
+        AND (:projects::text[] IS NULL OR m.project = ANY (:projects))
+        AND (:session_id::text IS NULL OR m.session_id = :session_id)
+        AND (:agent_id::text IS NULL OR m.agent_id = :agent_id)
+        AND (:file_path::text IS NULL OR m.file_path = :file_path)
+        AND (:path_prefix::text IS NULL OR starts_with(m.file_path, :path_prefix))
+        AND (:language::text IS NULL OR m.language = :language)
+        AND (:since::timestamptz IS NULL OR m.timestamp >= :since)
+        AND (:until::timestamptz IS NULL OR m.timestamp < :until)
+      LIMIT :limit_rare
+    )
+    UNION ALL
+    (
+      SELECT m.project, m.id, m.timestamp, m.words
+      FROM memories AS m
+      WHERE m.words @@ :together::tsquery
+        AND (:rare::tsquery IS NULL OR NOT m.words @@ :rare::tsquery)
+        AND (:projects::text[] IS NULL OR m.project = ANY (:projects))
+        AND (:session_id::text IS NULL OR m.session_id = :session_id)
+        AND (:agent_id::text IS NULL OR m.agent_id = :agent_id)
+        AND (:file_path::text IS NULL OR m.file_path = :file_path)
+        AND (:path_prefix::text IS NULL OR starts_with(m.file_path, :path_prefix))
+        AND (:language::text IS NULL OR m.language = :language)
+        AND (:since::timestamptz IS NULL OR m.timestamp >= :since)
+        AND (:until::timestamptz IS NULL OR m.timestamp < :until)
+      LIMIT :limit_common
+    )
+    UNION ALL
+    (
+      SELECT m.project, m.id, m.timestamp, m.words
+      FROM memories AS m
+      WHERE m.words @@ :common::tsquery
+        AND (:rare::tsquery IS NULL OR NOT m.words @@ :rare::tsquery)
+        AND (:projects::text[] IS NULL OR m.project = ANY (:projects))
+        AND (:session_id::text IS NULL OR m.session_id = :session_id)
+        AND (:agent_id::text IS NULL OR m.agent_id = :agent_id)
+        AND (:file_path::text IS NULL OR m.file_path = :file_path)
+        AND (:path_prefix::text IS NULL OR starts_with(m.file_path, :path_prefix))
+        AND (:language::text IS NULL OR m.language = :language)
+        AND (:since::timestamptz IS NULL OR m.timestamp >= :since)
+        AND (:until::timestamptz IS NULL OR m.timestamp < :until)
+      LIMIT :limit_common
+    )
+  ) AS candidates
+  OFFSET 0
+) AS found
+CROSS JOIN LATERAL (
+  SELECT
+    sum(term.idf * ts_rank(:weights::real[], found.words, term.word))
+    / CASE WHEN :mean_length::float8 > 0 THEN 0.6 + 0.4 * length(found.words) / :mean_length ELSE 1 END AS strength
+  FROM unnest(:words::tsquery[], :idfs::float8[]) AS term (word, idf)
+) AS ranked
+ORDER BY strength DESC, found.timestamp DESC, found.id DESC
 LIMIT :limit;
+
+-- name: stale_frequencies
+-- Projects whose number of memories has changed by a tenth or more since their words were counted.
+SELECT project, coalesce(now.memories, 0) AS memories, coalesce(t.memories, 0) AS counted
+FROM (SELECT project, count(*) AS memories FROM memories GROUP BY project) AS now
+FULL JOIN word_totals AS t USING (project)
+WHERE abs(coalesce(now.memories, 0) - coalesce(t.memories, 0)) * 10 > coalesce(t.memories, 0);
+
+-- name: claim_frequencies
+-- Takes the counting of a project on: of several processes that saw it stale, the first; the others wait and get no row.
+INSERT INTO word_totals AS t (project, memories, words)
+VALUES (:project, :memories, 0)
+ON CONFLICT (project) DO UPDATE SET memories = excluded.memories
+WHERE t.memories = :counted
+RETURNING project;
+
+-- name: delete_frequencies!
+-- Forgets the counts of a project, within the transaction that counts anew.
+DELETE FROM word_frequencies
+WHERE project = :project;
+
+-- name: count_frequencies!
+-- Counts the words of a project, of one in :every memories, chosen by a hash so that each count sees the same ones.
+INSERT INTO word_frequencies (project, lexeme, ndoc)
+SELECT :project, word.lexeme, count(*) * :every::bigint
+FROM memories AS m
+CROSS JOIN unnest(tsvector_to_array(m.words)) AS word (lexeme)
+WHERE m.project = :project
+  AND (:every = 1 OR abs(hashtext(m.id::text)::bigint) % :every = 0)
+GROUP BY word.lexeme;
+
+-- name: save_total!
+-- The distinct words of all memories of a project, for their mean length.
+UPDATE word_totals
+SET words = (SELECT coalesce(sum(ndoc), 0) FROM word_frequencies WHERE project = :project)
+WHERE project = :project;
 
 -- name: search_vectors
 -- Exact search over whole projects, which reads the narrow table alone. `+ 0` keeps an approximate index out of it.
-SELECT e.project, e.memory_id AS id, 1 - (e.embedding <=> :vector::halfvec) AS score
+SELECT e.project, e.memory_id AS id, e.first_line, e.last_line, 1 - (e.embedding <=> :vector::halfvec) AS score
 FROM embeddings AS e
 WHERE e.model = :model
-  AND e.piece = 0
   AND (:projects::text[] IS NULL OR e.project = ANY (:projects))
 ORDER BY (e.embedding <=> :vector::halfvec) + 0, e.memory_id DESC
-LIMIT :limit;
+LIMIT :depth;
 
 -- name: search_vectors_filtered
 -- Exact search over the memories that pass the filters.
-SELECT e.project, e.memory_id AS id, 1 - (e.embedding <=> :vector::halfvec) AS score
+SELECT e.project, e.memory_id AS id, e.first_line, e.last_line, 1 - (e.embedding <=> :vector::halfvec) AS score
 FROM memories AS m
 JOIN embeddings AS e ON e.project = m.project AND e.memory_id = m.id
 WHERE e.model = :model
-  AND e.piece = 0
   AND (:projects::text[] IS NULL OR m.project = ANY (:projects))
   AND (:session_id::text IS NULL OR m.session_id = :session_id)
   AND (:agent_id::text IS NULL OR m.agent_id = :agent_id)
-  AND (:file_path::text IS NULL OR m.file_path = :file_path)
-  AND (:path_prefix::text IS NULL OR starts_with(m.file_path, :path_prefix))
+  AND (:file_path::text IS NULL OR (m.file_path = :file_path AND left(m.file_path, 500) = left(:file_path, 500)))
+  AND (
+    :path_prefix::text IS NULL
+    OR (starts_with(m.file_path, :path_prefix) AND starts_with(left(m.file_path, 500), left(:path_prefix, 500)))
+  )
   AND (:language::text IS NULL OR m.language = :language)
   AND (:since::timestamptz IS NULL OR m.timestamp >= :since)
   AND (:until::timestamptz IS NULL OR m.timestamp < :until)
 ORDER BY (e.embedding <=> :vector::halfvec) + 0, e.memory_id DESC
-LIMIT :limit;
+LIMIT :depth;
+
+-- name: count_vectors^
+-- How many vectors whole projects hold; counts no further than the limit.
+SELECT count(*) AS candidates
+FROM (
+  SELECT
+  FROM embeddings AS e
+  WHERE e.model = :model
+    AND (:projects::text[] IS NULL OR e.project = ANY (:projects))
+  LIMIT :limit
+) AS found;
+
+-- name: count_candidates^
+-- How many memories pass the filters; counts no further than the limit.
+SELECT count(*) AS candidates
+FROM (
+  SELECT
+  FROM memories AS m
+  WHERE (:projects::text[] IS NULL OR m.project = ANY (:projects))
+    AND (:session_id::text IS NULL OR m.session_id = :session_id)
+    AND (:agent_id::text IS NULL OR m.agent_id = :agent_id)
+    AND (:file_path::text IS NULL OR (m.file_path = :file_path AND left(m.file_path, 500) = left(:file_path, 500)))
+    AND (
+      :path_prefix::text IS NULL
+      OR (starts_with(m.file_path, :path_prefix) AND starts_with(left(m.file_path, 500), left(:path_prefix, 500)))
+    )
+    AND (:language::text IS NULL OR m.language = :language)
+    AND (:since::timestamptz IS NULL OR m.timestamp >= :since)
+    AND (:until::timestamptz IS NULL OR m.timestamp < :until)
+  LIMIT :limit
+) AS found;
 
 -- name: stats^
 -- Exact counts over the projects.
@@ -144,12 +283,16 @@ SELECT
   ) AS embedded,
   (
     SELECT count(*) FROM embedding_queue
-    WHERE model = :model AND due_at IS NOT NULL AND (:projects::text[] IS NULL OR project = ANY (:projects))
+    WHERE model = :model AND whole AND due_at IS NOT NULL AND (:projects::text[] IS NULL OR project = ANY (:projects))
   ) AS pending,
   (
     SELECT count(*) FROM embedding_queue
-    WHERE model = :model AND due_at IS NULL AND (:projects::text[] IS NULL OR project = ANY (:projects))
+    WHERE model = :model AND whole AND due_at IS NULL AND (:projects::text[] IS NULL OR project = ANY (:projects))
   ) AS given_up,
+  (
+    SELECT count(*) FROM embedding_queue
+    WHERE model = :model AND NOT whole AND due_at IS NOT NULL AND (:projects::text[] IS NULL OR project = ANY (:projects))
+  ) AS pieces_pending,
   (SELECT vector_dims(embedding) FROM embeddings WHERE model = :model LIMIT 1) AS dimensions,
   pg_database_size(current_database()) AS size_bytes;
 
@@ -159,6 +302,7 @@ WITH due AS (
   SELECT project, memory_id
   FROM embedding_queue
   WHERE model = :model
+    AND whole = :whole
     AND due_at <= :now
   ORDER BY due_at
   LIMIT :limit
@@ -179,26 +323,61 @@ FROM claimed AS c
 JOIN memories AS m ON m.project = c.project AND m.id = c.memory_id;
 
 -- name: save_vectors!
--- Stores vectors and takes their memories off the queue; FOR KEY SHARE passes over those deleted meanwhile.
+-- Stores vectors of whole memories and takes these off the queue; long ones stay there for their pieces. FOR KEY SHARE
+-- passes over those deleted meanwhile.
 WITH given AS (
   SELECT *
   FROM unnest(:projects::text[], :ids::uuid[], :vectors::halfvec[]) AS row (project, id, vector)
 ), present AS (
-  SELECT m.project, m.id
+  SELECT m.project, m.id, m.created_at, char_length(m.new_code) > :max_whole AS long
   FROM memories AS m
   JOIN given USING (project, id)
   FOR KEY SHARE OF m
 ), done AS (
   DELETE FROM embedding_queue AS q
-  USING given AS g
-  WHERE q.project = g.project
-    AND q.memory_id = g.id
+  USING present AS p
+  WHERE q.project = p.project
+    AND q.memory_id = p.id
     AND q.model = :model
+    AND NOT p.long
+), begun AS (
+  UPDATE embedding_queue AS q
+  SET whole = false,
+      attempts = 0,
+      error = NULL,
+      due_at = p.created_at
+  FROM present AS p
+  WHERE q.project = p.project
+    AND q.memory_id = p.id
+    AND q.model = :model
+    AND q.whole
+    AND p.long
 )
 INSERT INTO embeddings (project, memory_id, model, piece, embedding)
 SELECT project, id, :model::text, 0, vector
 FROM given
 JOIN present USING (project, id)
+ON CONFLICT (project, memory_id, model, piece) DO NOTHING;
+
+-- name: save_pieces!
+-- Stores the vectors of a memory's pieces and takes it off the queue, unless it was deleted meanwhile.
+WITH present AS (
+  SELECT project, id
+  FROM memories
+  WHERE project = :project
+    AND id = :id
+  FOR KEY SHARE
+), done AS (
+  DELETE FROM embedding_queue
+  WHERE project = :project
+    AND memory_id = :id
+    AND model = :model
+)
+INSERT INTO embeddings (project, memory_id, model, piece, first_line, last_line, embedding)
+SELECT p.project, p.id, :model::text, row.piece, row.first_line, row.last_line, row.vector
+FROM present AS p
+CROSS JOIN unnest(:first_lines::integer[], :last_lines::integer[], :vectors::halfvec[])
+  WITH ORDINALITY AS row (first_line, last_line, vector, piece)
 ON CONFLICT (project, memory_id, model, piece) DO NOTHING;
 
 -- name: postpone_embeddings!

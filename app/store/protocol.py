@@ -21,6 +21,7 @@ from app.models import (
     MemoryKey,
     NewImport,
     NewMemory,
+    Piece,
     QueryWords,
     Reject,
     Scope,
@@ -61,13 +62,31 @@ class MemoryStore(Protocol):
         """Deletes a memory with its words and vectors; False if it is not there."""
 
     async def search_words(self, scope: Scope, query: QueryWords, limit: int) -> list[Match]:
-        """Memories that hold any of the words, best first; scores are 0 to 1."""
+        """Memories that hold any of the words and all that the query demands, best first; scores are 0 to 1.
+
+        Many words cost no more than few: the rarest are looked up.
+        """
+
+    async def refresh_frequencies(self) -> int:
+        """Counts anew in how many memories each word is, of projects that have grown or shrunk by a tenth.
+
+        Answers how many projects these were. Without it the rank of `search_words` is rough; any number of processes
+        may do it at once.
+        """
 
     async def search_vectors(self, scope: Scope, vector: Vector, model: str, limit: int) -> list[Match]:
-        """Memories by the cosine (-1 to 1) of their vector of this model, best first."""
+        """Memories by the cosine (-1 to 1) of their nearest vector of this model, best first."""
 
     async def stats(self, projects: Sequence[str] | None, model: str) -> Stats:
         """Exact counts over the projects (None: all)."""
+
+
+@dataclass(frozen=True, slots=True)
+class PieceVector:
+    """A piece of a memory's code, with its vector."""
+
+    piece: Piece
+    vector: Vector
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,17 +100,34 @@ class ClaimedMemory:
 class EmbeddingStore(Protocol):
     """Vectors, and the queue of those still to be made."""
 
-    async def claim(self, model: str, limit: int, now: datetime, until: datetime) -> Sequence[ClaimedMemory]:
-        """Takes due memories off the queue until `until`; no two callers get the same one."""
+    async def claim(
+        self, model: str, limit: int, now: datetime, until: datetime, *, whole: bool = True
+    ) -> Sequence[ClaimedMemory]:
+        """Takes due memories off the queue until `until`; no two callers get the same one.
+
+        With `whole` those without any vector, else long ones that lack only those of their pieces.
+        """
 
     async def save(self, model: str, vectors: Mapping[MemoryKey, Vector]) -> None:
-        """Stores vectors and takes their memories off the queue; those deleted meanwhile are passed over."""
+        """Stores vectors of whole memories and takes these off the queue; those deleted meanwhile are passed over.
+
+        Long ones (see MAX_WHOLE_CHARACTERS) are queued for their pieces.
+        """
+
+    async def save_pieces(self, model: str, key: MemoryKey, pieces: Sequence[PieceVector]) -> None:
+        """Stores the vectors of a memory's pieces and takes it off the queue, unless it was deleted meanwhile."""
 
     async def postpone(self, model: str, keys: Sequence[MemoryKey], reason: str, until: datetime | None) -> None:
         """Notes a failed attempt; without `until` the memories are given up as `failed`."""
 
     async def vectors(self, model: str, keys: Sequence[MemoryKey]) -> dict[MemoryKey, NDArray[np.float16]]:
         """The stored vectors of whole memories."""
+
+    async def ensure_index(self, model: str) -> None:
+        """Builds what searches among very many vectors need, once it is needed and unless another process does.
+
+        Returns when that is done, minutes later perhaps; nothing else waits for it.
+        """
 
 
 @dataclass(frozen=True, slots=True)

@@ -11,8 +11,8 @@ VALUES (
 
 -- name: add_words*!
 -- The words of stored memories; PostgreSQL keeps them in the row.
-INSERT INTO memory_words (rowid, code, identifiers, path, context)
-SELECT seq, :code, :identifiers, :path, :context
+INSERT INTO memory_words (rowid, code, identifiers, names, path, context)
+SELECT seq, :code, :identifiers, :names, :path, :context
 FROM memories
 WHERE project = :project
   AND id = :id;
@@ -21,6 +21,16 @@ WHERE project = :project
 -- Queues memories without a vector.
 INSERT INTO embedding_queue (project, memory_id, model, due_at)
 VALUES (:project, :id, :model, :due_at);
+
+-- name: queue_pieces*!
+-- Queues those memories that are long, for the vectors of their pieces.
+INSERT INTO embedding_queue (project, memory_id, model, due_at, whole)
+SELECT project, id, :model, created_at, 0
+FROM memories
+WHERE project = :project
+  AND id = :id
+  AND length(new_code) > :max_whole
+ON CONFLICT (project, memory_id, model) DO NOTHING;
 
 -- name: present_keys
 -- Which of these keys are there.
@@ -35,7 +45,7 @@ SELECT
   m.created_at, m.import_id, q.memory_id IS NOT NULL AS queued, q.due_at
 FROM json_each(:keys) AS wanted
 JOIN memories AS m ON m.project = wanted.value ->> 0 AND m.id = wanted.value ->> 1
-LEFT JOIN embedding_queue AS q ON q.project = m.project AND q.memory_id = m.id AND q.model = :model;
+LEFT JOIN embedding_queue AS q ON q.project = m.project AND q.memory_id = m.id AND q.model = :model AND q.whole;
 
 -- name: find_memories
 -- The memories with one id, one a project.
@@ -43,7 +53,7 @@ SELECT
   m.project, m.id, m.file_path, m.new_code, m.old_code, m.context, m.session_id, m.agent_id, m.language, m.timestamp,
   m.created_at, m.import_id, q.memory_id IS NOT NULL AS queued, q.due_at
 FROM memories AS m
-LEFT JOIN embedding_queue AS q ON q.project = m.project AND q.memory_id = m.id AND q.model = :model
+LEFT JOIN embedding_queue AS q ON q.project = m.project AND q.memory_id = m.id AND q.model = :model AND q.whole
 WHERE m.id = :id
   AND (:projects IS NULL OR m.project IN (SELECT value FROM json_each(:projects)))
 ORDER BY m.project;
@@ -54,7 +64,7 @@ SELECT
   m.project, m.id, m.file_path, m.new_code, m.old_code, m.context, m.session_id, m.agent_id, m.language, m.timestamp,
   m.created_at, m.import_id, q.memory_id IS NOT NULL AS queued, q.due_at
 FROM memories AS m
-LEFT JOIN embedding_queue AS q ON q.project = m.project AND q.memory_id = m.id AND q.model = :model
+LEFT JOIN embedding_queue AS q ON q.project = m.project AND q.memory_id = m.id AND q.model = :model AND q.whole
 WHERE (:projects IS NULL OR m.project IN (SELECT value FROM json_each(:projects)))
   AND (:session_id IS NULL OR m.session_id = :session_id)
   AND (:agent_id IS NULL OR m.agent_id = :agent_id)
@@ -82,9 +92,15 @@ RETURNING seq;
 DELETE FROM memory_words
 WHERE rowid = :seq;
 
+-- name: word_frequencies
+-- How many memories hold each word; FTS5 counts over all projects. Deleted memories count in the total, which is cheap.
+SELECT wanted.value AS word, coalesce(f.doc, 0) AS ndoc, (SELECT coalesce(max(seq), 0) FROM memories) AS memories
+FROM json_each(:words) AS wanted
+LEFT JOIN word_frequencies AS f ON f.term = wanted.value;
+
 -- name: search_words
--- Memories that match, best first by bm25 (smaller is better); the weights are those of code, identifiers, path, context.
-SELECT m.project, m.id, bm25(memory_words, 1.0, 3.0, 1.5, 1.5) AS score
+-- Memories that match, best first by bm25 (smaller is better); the weights are those of code, identifiers, names, path, context.
+SELECT m.project, m.id, bm25(memory_words, 1.0, 1.0, 1.5, 1.0, 1.0) AS score
 FROM memory_words
 JOIN memories AS m ON m.seq = memory_words.rowid
 WHERE memory_words MATCH :query
@@ -101,10 +117,9 @@ LIMIT :limit;
 
 -- name: search_vectors
 -- All vectors of a model that came behind a place, for the matrices that are searched in memory.
-SELECT seq, project, memory_id AS id, embedding
+SELECT seq, project, memory_id AS id, first_line, last_line, embedding
 FROM embeddings
 WHERE model = :model
-  AND piece = 0
   AND seq > :after
 ORDER BY seq;
 
@@ -145,14 +160,19 @@ SELECT
   ) AS embedded,
   (
     SELECT count(*) FROM embedding_queue
-    WHERE model = :model AND due_at IS NOT NULL
+    WHERE model = :model AND whole AND due_at IS NOT NULL
       AND (:projects IS NULL OR project IN (SELECT value FROM json_each(:projects)))
   ) AS pending,
   (
     SELECT count(*) FROM embedding_queue
-    WHERE model = :model AND due_at IS NULL
+    WHERE model = :model AND whole AND due_at IS NULL
       AND (:projects IS NULL OR project IN (SELECT value FROM json_each(:projects)))
   ) AS given_up,
+  (
+    SELECT count(*) FROM embedding_queue
+    WHERE model = :model AND NOT whole AND due_at IS NOT NULL
+      AND (:projects IS NULL OR project IN (SELECT value FROM json_each(:projects)))
+  ) AS pieces_pending,
   (SELECT length(embedding) / 2 FROM embeddings WHERE model = :model LIMIT 1) AS dimensions,
   (SELECT page_count * page_size FROM pragma_page_count, pragma_page_size) AS size_bytes;
 
@@ -164,6 +184,7 @@ SELECT
 FROM embedding_queue AS q
 JOIN memories AS m ON m.project = q.project AND m.id = q.memory_id
 WHERE q.model = :model
+  AND q.whole = :whole
   AND q.due_at <= :now
 ORDER BY q.due_at
 LIMIT :limit;
@@ -177,9 +198,18 @@ WHERE project = :project
   AND model = :model;
 
 -- name: save_vectors*!
--- Stores vectors; those of memories that were deleted meanwhile are passed over.
+-- Stores vectors of whole memories; those of memories that were deleted meanwhile are passed over.
 INSERT INTO embeddings (project, memory_id, model, piece, embedding)
 SELECT project, id, :model, 0, :vector
+FROM memories
+WHERE project = :project
+  AND id = :id
+ON CONFLICT (project, memory_id, model, piece) DO NOTHING;
+
+-- name: save_pieces*!
+-- Stores vectors of a memory's pieces, unless it was deleted meanwhile.
+INSERT INTO embeddings (project, memory_id, model, piece, first_line, last_line, embedding)
+SELECT project, id, :model, :piece, :first_line, :last_line, :vector
 FROM memories
 WHERE project = :project
   AND id = :id

@@ -73,6 +73,54 @@ async def test_a_threshold_leaves_out_weaker_hits(filled: httpx.AsyncClient, mod
     assert [hit["memory"]["id"] for hit in found] == [everything[0]["memory"]["id"]]
 
 
+@pytest.mark.parametrize("mode", MODES)
+async def test_the_same_code_is_one_hit_that_says_how_often_and_when_last(client: httpx.AsyncClient, mode: str) -> None:
+    times = ["2026-01-01T00:00:00Z", "2026-03-01T00:00:00Z", "2026-02-01T00:00:00Z"]
+    for time in times:
+        await client.post(
+            "/v1/memories?wait=embedding",
+            json={"file_path": "a.py", "new_code": "def parse_header(): ...", "timestamp": time},
+        )
+    [hit] = await hits(client, mode, query="parse header", limit=2)
+    assert (hit["copies"], hit["last_timestamp"]) == (3, times[1])
+    assert hit["memory"]["timestamp"] == times[1]
+
+
+async def test_an_excerpt_shows_what_matched(client: httpx.AsyncClient) -> None:
+    code = "".join(f"line_{number} = 0\n" for number in range(50)) + "cookie = read_cookie()\n" + "pass\n" * 50
+    await client.post("/v1/memories", json={"file_path": "a.py", "new_code": code})
+    [hit] = await hits(client, "fts", query="reading cookies")
+    excerpt = hit["excerpt"]
+    assert excerpt["first_line"] == 51
+    assert [excerpt["text"][begin:end] for begin, end in excerpt["highlights"]] == ["cookie", "read_cookie"]
+
+
+@pytest.mark.parametrize("mode", MODES)
+async def test_an_explanation_adds_up_to_the_score(filled: httpx.AsyncClient, mode: str) -> None:
+    for hit in await hits(filled, mode, query="parse cookie", explain=True):
+        told = hit["explanation"]
+        assert told["fts_part"] + told["semantic_part"] == pytest.approx(hit["score"])
+        assert told["words"] == ["pars", "cooki"]
+    assert (await hits(filled, mode, query="parse cookie"))[0]["explanation"] is None
+
+
+async def test_an_identifier_gives_the_words_more_weight(filled: httpx.AsyncClient) -> None:
+    [named, *_] = await hits(filled, "hybrid", query="parse_cookie", explain=True)
+    [asked, *_] = await hits(filled, "hybrid", query="parse a cookie", explain=True)
+    assert named["explanation"]["fts_weight"] == pytest.approx(0.8)
+    assert asked["explanation"]["fts_weight"] == pytest.approx(0.2)
+
+
+@pytest.mark.parametrize("mode", ["fts", "hybrid"])
+async def test_demands_hold_wherever_words_are_searched(filled: httpx.AsyncClient, mode: str) -> None:
+    def paths(found: list[dict[str, Any]]) -> set[str]:
+        return {hit["memory"]["file_path"] for hit in found}
+
+    assert paths(await hits(filled, mode, query="parse -cookie")) == {"http/headers.py"}
+    assert paths(await hits(filled, mode, query='"parse cookie" header')) == {"http/cookies.py"}
+    assert paths(await hits(filled, mode, query="header cookie", match="all")) == {"http/cookies.py"}
+
+
 STRANGE = [
     "'", '"', '"unclosed', "a & | ! <-> b", "(((", "*", "NEAR(a b)", "col:x", "-", "\0", "\ud7ff", "😀", "é" * 1000,
     "SELECT * FROM memories; --", "%s %d {} \\", "a" * 100_000, " ", "\n\t", "def f(x): return x ** 2", "日本語 テスト",

@@ -1,5 +1,6 @@
 """The contract of MemoryStore, on every store."""
 
+import asyncio
 from dataclasses import replace
 from typing import Any
 from uuid import uuid4
@@ -130,6 +131,61 @@ async def test_any_word_finds_and_more_words_find_better(store: Store) -> None:
     found = await store.memories.search_words(EVERYWHERE, query_words("how to read a cookie header"), 10)
     assert [match.key for match in found] == [both.memory.key, one.memory.key]
     assert all(0 < match.score < 1 for match in found)
+
+
+@pytest.mark.parametrize(
+    ("query", "found"),
+    [
+        ('"parse header"', ["a"]),
+        ("parse -cookie", ["a", "c"]),
+        ("parse header -parseHeader", ["b", "c"]),
+        ('header "header parse" -cookie', ["c"]),
+    ],
+)
+async def test_phrases_and_excluded_words_hold(store: Store, query: str, found: list[str]) -> None:
+    await store.memories.add(
+        [
+            new(file_path="a", new_code="def parseHeader(line): pass"),
+            new(file_path="b", new_code="def parse(cookie, header): pass"),
+            new(file_path="c", new_code="header.parse()"),
+        ],
+        NOON,
+    )
+    matches = await store.memories.search_words(EVERYWHERE, query_words(query), 10)
+    memories = await store.memories.get([match.key for match in matches])
+    assert sorted(one.file_path for one in memories.values()) == found
+
+
+async def test_all_words_can_be_asked_for(store: Store) -> None:
+    both, one = new(new_code="parse the cookie"), new(new_code="parse it")
+    await store.memories.add([both, one], NOON)
+    [match] = await store.memories.search_words(EVERYWHERE, query_words("cookie parse", match_all=True), 10)
+    assert match.key == both.memory.key
+
+
+async def test_a_definition_comes_before_its_uses(store: Store) -> None:
+    uses = [new(new_code=f"x = load(load(load({number})))") for number in range(30)]
+    definition = new(new_code="def load(path):\n    return open(path).read()")
+    await store.memories.add([*uses, definition, new(new_code="def load_all(): load()")], NOON)
+    await store.memories.refresh_frequencies()
+    found = await store.memories.search_words(EVERYWHERE, query_words("load"), 3)
+    assert found[0].key == definition.memory.key
+
+
+async def test_a_rare_word_counts_more_than_a_common_one(store: Store) -> None:
+    common = [new(new_code=f"value = value + {number}") for number in range(100)]
+    rare = new(new_code="a long text about many other things, and somewhere in it stands the quaternion once")
+    await store.memories.add([*common, rare], NOON)
+    await store.memories.refresh_frequencies()
+    found = await store.memories.search_words(EVERYWHERE, query_words("quaternion value"), 3)
+    assert found[0].key == rare.memory.key
+
+
+async def test_any_number_of_processes_may_count_words_at_once(store: Store) -> None:
+    await store.memories.add([new(new_code=f"value = {number}") for number in range(50)], NOON)
+    await asyncio.gather(*(store.memories.refresh_frequencies() for _ in range(4)))
+    assert await store.memories.refresh_frequencies() == 0
+    assert len(await store.memories.search_words(EVERYWHERE, query_words("value"), 100)) == 50
 
 
 async def test_path_and_context_are_searched(store: Store) -> None:

@@ -208,10 +208,19 @@ def test_both_dialects_have_the_same_queries_in_the_same_order() -> None:
         names[module] = re.findall(r"^-- name: (\w+)", module.QUERIES.read_text(), re.MULTILINE)
         assert len(names[module]) == len(set(names[module]))
     only_sqlite = [name for name in names[sqlite] if name not in names[postgresql]]
-    assert [name for name in names[sqlite] if name not in only_sqlite] == names[postgresql]
+    only_postgresql = [name for name in names[postgresql] if name not in names[sqlite]]
+    assert [name for name in names[sqlite] if name not in only_sqlite] == [
+        name for name in names[postgresql] if name not in only_postgresql
+    ]
+    # FTS5 counts words itself, and where every search is exact there is nothing to decide.
+    assert only_postgresql == [
+        "stale_frequencies", "claim_frequencies", "delete_frequencies", "count_frequencies", "save_total",
+        "count_vectors", "count_candidates",
+    ]  # fmt: skip
     # What PostgreSQL does within one statement takes SQLite several.
     assert only_sqlite == [
-        "add_words", "queue_embeddings", "present_keys", "delete_words", "hold_embeddings", "dequeue_embeddings",
+        "add_words", "queue_embeddings", "queue_pieces", "present_keys", "delete_words", "hold_embeddings",
+        "dequeue_embeddings",
     ]  # fmt: skip
 
 

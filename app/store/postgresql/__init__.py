@@ -10,6 +10,8 @@ from app.store.postgresql.connections import Connections
 from app.store.postgresql.embeddings import PostgresEmbeddings
 from app.store.postgresql.imports import PostgresImports
 from app.store.postgresql.memories import PostgresMemories
+from app.store.postgresql.vector_index import HnswIndex
+from app.store.postgresql.vectors import PostgresVectors
 
 QUERIES = Path(app.store.__file__).with_name("postgresql.sql")
 
@@ -19,12 +21,17 @@ class PostgresStore:
 
     backend = "postgresql"
 
-    def __init__(self, connections: Connections, model: str) -> None:
-        """`model` is the embedding model whose vectors new memories get."""
+    def __init__(self, connections: Connections, model: str, exact_search_limit: int = 10_000) -> None:
+        """`model` is the embedding model whose vectors new memories get.
+
+        Searches among more than `exact_search_limit` vectors use an index.
+        """
         queries: Any = aiosql.from_path(QUERIES, "asyncpg", mandatory_parameters=False)
         self._connections = connections
-        self.memories = PostgresMemories(connections, queries, model)
-        self.embeddings = PostgresEmbeddings(connections, queries)
+        index = HnswIndex(connections, exact_search_limit)
+        vectors = PostgresVectors(connections, queries, index, exact_search_limit)
+        self.memories = PostgresMemories(connections, queries, model, vectors, index)
+        self.embeddings = PostgresEmbeddings(connections, queries, index)
         self.imports = PostgresImports(connections, queries, self.memories)
 
     async def open(self) -> None:

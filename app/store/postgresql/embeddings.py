@@ -8,23 +8,29 @@ import numpy as np
 from numpy.typing import NDArray
 from pgvector import HalfVector
 
-from app.models import MemoryKey, Vector
+from app.models import MAX_WHOLE_CHARACTERS, MemoryKey, Vector
 from app.store.postgresql.connections import Connections
 from app.store.postgresql.memories import key_arrays, memory_from
-from app.store.protocol import ClaimedMemory
+from app.store.postgresql.vector_index import HnswIndex
+from app.store.protocol import ClaimedMemory, PieceVector
 
 
 class PostgresEmbeddings:
     """EmbeddingStore on PostgreSQL."""
 
-    def __init__(self, connections: Connections, queries: Any) -> None:
+    def __init__(self, connections: Connections, queries: Any, index: HnswIndex) -> None:
         self._connections = connections
         self._queries = queries
+        self._index = index
 
-    async def claim(self, model: str, limit: int, now: datetime, until: datetime) -> list[ClaimedMemory]:
+    async def claim(
+        self, model: str, limit: int, now: datetime, until: datetime, *, whole: bool = True
+    ) -> list[ClaimedMemory]:
         """See EmbeddingStore."""
         async with self._connections.acquire() as connection:
-            rows = self._queries.claim_embeddings(connection, model=model, limit=limit, now=now, until=until)
+            rows = self._queries.claim_embeddings(
+                connection, model=model, limit=limit, now=now, until=until, whole=whole
+            )
             return [ClaimedMemory(memory_from(row), row["attempts"]) async for row in rows]
 
     async def save(self, model: str, vectors: Mapping[MemoryKey, Vector]) -> None:
@@ -34,7 +40,21 @@ class PostgresEmbeddings:
                 connection,
                 model=model,
                 vectors=[HalfVector(vector) for vector in vectors.values()],
+                max_whole=MAX_WHOLE_CHARACTERS,
                 **key_arrays(vectors),
+            )
+
+    async def save_pieces(self, model: str, key: MemoryKey, pieces: Sequence[PieceVector]) -> None:
+        """See EmbeddingStore."""
+        async with self._connections.acquire() as connection:
+            await self._queries.save_pieces(
+                connection,
+                project=key.project,
+                id=key.id,
+                model=model,
+                first_lines=[one.piece.first_line for one in pieces],
+                last_lines=[one.piece.last_line for one in pieces],
+                vectors=[HalfVector(one.vector) for one in pieces],
             )
 
     async def postpone(self, model: str, keys: Sequence[MemoryKey], reason: str, until: datetime | None) -> None:
@@ -52,3 +72,7 @@ class PostgresEmbeddings:
                 MemoryKey(row["project"], row["id"]): row["embedding"].to_numpy().astype(np.float16)
                 async for row in rows
             }
+
+    async def ensure_index(self, model: str) -> None:
+        """See EmbeddingStore."""
+        await self._index.ensure(model)

@@ -9,6 +9,7 @@ from uuid import UUID
 from pgvector import HalfVector
 
 from app.models import (
+    MAX_WHOLE_CHARACTERS,
     EmbeddingStats,
     EmbeddingStatus,
     Match,
@@ -19,25 +20,26 @@ from app.models import (
     Scope,
     Stats,
     Vector,
-    Words,
 )
 from app.store.postgresql.connections import Connections
+from app.store.postgresql.vector_index import HnswIndex
+from app.store.postgresql.vectors import PostgresVectors
+from app.store.postgresql.words import PostgresWords, tsvector
 from app.store.protocol import Position
-
-MAX_POSITION = 16383
-"""PostgreSQL's limit for a position in a tsvector."""
-
-WEIGHTS = [0.2, 0.3, 0.3, 1.0]
-"""What a word counts for in code, context, path, and as a whole identifier (tsvector classes D, C, B, A)."""
 
 
 class PostgresMemories:
     """MemoryStore on PostgreSQL."""
 
-    def __init__(self, connections: Connections, queries: Any, model: str) -> None:
+    def __init__(
+        self, connections: Connections, queries: Any, model: str, vectors: PostgresVectors, index: HnswIndex
+    ) -> None:
         self._connections = connections
         self._queries = queries
         self._model = model
+        self._vectors = vectors
+        self._index = index
+        self._words = PostgresWords(connections, queries)
 
     async def add(self, new: Sequence[NewMemory], embed_after: datetime) -> set[MemoryKey]:
         """See MemoryStore."""
@@ -66,6 +68,7 @@ class PostgresMemories:
             vectors=[None if row.vector is None else HalfVector(row.vector) for row in rows],
             model=self._model,
             due_at=embed_after,
+            max_whole=MAX_WHOLE_CHARACTERS,
         )
         return {MemoryKey(row["project"], row["id"]) async for row in stored}
 
@@ -107,29 +110,21 @@ class PostgresMemories:
 
     async def search_words(self, scope: Scope, query: QueryWords, limit: int) -> list[Match]:
         """See MemoryStore."""
-        async with self._connections.acquire() as connection:
-            rows = self._queries.search_words(
-                connection, **asdict(scope), query=tsquery(query), weights=WEIGHTS, limit=limit
-            )
-            return [match_from(row) async for row in rows]
+        return await self._words.search(scope, query, limit)
+
+    async def refresh_frequencies(self) -> int:
+        """See MemoryStore."""
+        return await self._words.refresh()
 
     async def search_vectors(self, scope: Scope, vector: Vector, model: str, limit: int) -> list[Match]:
         """See MemoryStore."""
-        async with self._connections.acquire() as connection:
-            if scope == Scope(projects=scope.projects):
-                rows = self._queries.search_vectors(
-                    connection, projects=scope.projects, vector=HalfVector(vector), model=model, limit=limit
-                )
-            else:
-                rows = self._queries.search_vectors_filtered(
-                    connection, **asdict(scope), vector=HalfVector(vector), model=model, limit=limit
-                )
-            return [match_from(row) async for row in rows]
+        return await self._vectors.search(scope, vector, model, limit)
 
     async def stats(self, projects: Sequence[str] | None, model: str) -> Stats:
         """See MemoryStore."""
         async with self._connections.acquire() as connection:
             row = await self._queries.stats(connection, projects=projects, model=model)
+            index = await self._index.stats(connection, model)
         return Stats(
             backend_type="postgresql",
             total_entries=row["total"],
@@ -140,7 +135,12 @@ class PostgresMemories:
             newest_entry=row["newest"],
             db_size_bytes=row["size_bytes"],
             embedding=EmbeddingStats(
-                model=model, dimensions=row["dimensions"], pending=row["pending"], failed=row["given_up"]
+                model=model,
+                dimensions=row["dimensions"],
+                pending=row["pending"],
+                failed=row["given_up"],
+                pieces_pending=row["pieces_pending"],
+                index=index,
             ),
         )
 
@@ -176,17 +176,3 @@ def memory_from(row: Any) -> Memory:
 def match_from(row: Any) -> Match:
     """A row of a search."""
     return Match(MemoryKey(row["project"], row["id"]), row["score"])
-
-
-def tsvector(words: Words) -> str:
-    """The words as text of a tsvector; words hold letters and digits only, so quoting them is enough."""
-    places: dict[str, list[str]] = {}
-    for weight, column in (("A", words.identifiers), ("B", words.path), ("C", words.context), ("D", words.code)):
-        for position, word in enumerate(column, start=1):
-            places.setdefault(word, []).append(f"{min(position, MAX_POSITION)}{weight}")
-    return " ".join(f"'{word}':{','.join(at)}" for word, at in places.items())
-
-
-def tsquery(query: QueryWords) -> str:
-    """Any of the words, or the identifiers as a whole (class A)."""
-    return " | ".join([f"'{word}'" for word in query.words] + [f"'{name}':A" for name in query.identifiers])

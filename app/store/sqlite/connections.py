@@ -2,7 +2,7 @@
 
 import asyncio
 import sqlite3
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Set
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any, TypeVar
@@ -20,6 +20,8 @@ BUSY_TIMEOUT_SECONDS = 30
 
 MAX_GROUP = 256
 """Writes that share one commit at most."""
+
+TABLES = "SELECT name FROM sqlite_master WHERE type = 'table'"
 
 T = TypeVar("T")
 Work = Callable[[aiosqlite.Connection], Awaitable[T]]
@@ -156,21 +158,8 @@ class SqliteConnections:
         await self._writer.close()
 
     async def _refuse_foreign_file(self) -> None:
-        async with self._writer.execute("SELECT name FROM sqlite_master WHERE type = 'table'") as cursor:
-            tables = {row["name"] for row in await cursor.fetchall()}
-        if not tables or "schema_migrations" in tables:
-            return
-        if "code_memory" in tables:
-            new = self._path.with_name("afterimage.db")
-            raise StartupError(
-                f"{self._path} is an AI-AfterImage file, which this service imports and never changes; run: "
-                f"AFTERIMAGE_SQLITE_PATH={new} afterimage migrate --sqlite {self._path} "
-                f"and set storage.sqlite.path (or AFTERIMAGE_SQLITE_PATH) to {new}"
-            )
-        raise StartupError(
-            f"{self._path} is a database of another program (tables: {', '.join(sorted(tables)[:5])}); "
-            "set AFTERIMAGE_SQLITE_PATH to another file"
-        )
+        async with self._writer.execute(TABLES) as cursor:
+            refuse_foreign(self._path, {row["name"] for row in await cursor.fetchall()})
 
     async def _migrate(self) -> None:
         """Applies migrations in one transaction; BEGIN IMMEDIATE makes starting processes wait for each other."""
@@ -191,6 +180,23 @@ class SqliteConnections:
         except (sqlite3.Error, StartupError):
             await self._writer.execute("ROLLBACK")
             raise
+
+
+def refuse_foreign(path: Path, tables: Set[str]) -> None:
+    """Raises StartupError if these are the tables of another program."""
+    if not tables or "schema_migrations" in tables:
+        return
+    if "code_memory" in tables:
+        new = path.with_name("afterimage.db")
+        raise StartupError(
+            f"{path} is an AI-AfterImage file, which this service imports and never changes; run: "
+            f"AFTERIMAGE_SQLITE_PATH={new} afterimage migrate --sqlite {path} "
+            f"and set storage.sqlite.path (or AFTERIMAGE_SQLITE_PATH) to {new}"
+        )
+    raise StartupError(
+        f"{path} is a database of another program (tables: {', '.join(sorted(tables)[:5])}); "
+        "set AFTERIMAGE_SQLITE_PATH to another file"
+    )
 
 
 def statements(script: str) -> list[str]:

@@ -1,6 +1,7 @@
 """Vectors in SQLite, and the queue of those still to be made."""
 
 from collections.abc import Mapping, Sequence
+from dataclasses import asdict
 from datetime import datetime
 from typing import Any
 
@@ -8,8 +9,8 @@ import aiosqlite
 import numpy as np
 from numpy.typing import NDArray
 
-from app.models import MemoryKey, Vector
-from app.store.protocol import ClaimedMemory
+from app.models import MAX_WHOLE_CHARACTERS, MemoryKey, Vector
+from app.store.protocol import ClaimedMemory, PieceVector
 from app.store.sqlite.connections import SqliteConnections
 from app.store.sqlite.memories import key_from, memory_from
 from app.store.sqlite.values import keys_json, time_text, vector_bytes, vector_from
@@ -22,11 +23,13 @@ class SqliteEmbeddings:
         self._connections = connections
         self._queries = queries
 
-    async def claim(self, model: str, limit: int, now: datetime, until: datetime) -> list[ClaimedMemory]:
+    async def claim(
+        self, model: str, limit: int, now: datetime, until: datetime, *, whole: bool = True
+    ) -> list[ClaimedMemory]:
         """See EmbeddingStore."""
 
         async def work(connection: aiosqlite.Connection) -> list[ClaimedMemory]:
-            rows = self._queries.claim_embeddings(connection, model=model, limit=limit, now=time_text(now))
+            rows = self._queries.claim_embeddings(connection, model=model, limit=limit, now=time_text(now), whole=whole)
             claimed = [ClaimedMemory(memory_from(row), row["attempts"]) async for row in rows]
             keys = [claim.memory.key for claim in claimed]
             await self._queries.hold_embeddings(connection, _places(keys, model, until=time_text(until)))
@@ -44,6 +47,21 @@ class SqliteEmbeddings:
             ]
             await self._queries.save_vectors(connection, rows)
             await self._queries.dequeue_embeddings(connection, _places(vectors, model))
+            await self._queries.queue_pieces(connection, _places(vectors, model, max_whole=MAX_WHOLE_CHARACTERS))
+
+        await self._connections.write(work)
+
+    async def save_pieces(self, model: str, key: MemoryKey, pieces: Sequence[PieceVector]) -> None:
+        """See EmbeddingStore."""
+        [place] = _places([key], model)
+        rows = [
+            {**place, "piece": number, **asdict(one.piece), "vector": vector_bytes(one.vector)}
+            for number, one in enumerate(pieces, 1)
+        ]
+
+        async def work(connection: aiosqlite.Connection) -> None:
+            await self._queries.save_pieces(connection, rows)
+            await self._queries.dequeue_embeddings(connection, [place])
 
         await self._connections.write(work)
 
@@ -57,6 +75,9 @@ class SqliteEmbeddings:
         async with self._connections.read() as connection:
             rows = self._queries.get_vectors(connection, model=model, keys=keys_json(keys))
             return {key_from(row): vector_from(row["embedding"]) async for row in rows}
+
+    async def ensure_index(self, model: str) -> None:
+        """See EmbeddingStore; every search compares all vectors, so there is nothing to build."""
 
 
 def _places(keys: Sequence[MemoryKey] | Mapping[MemoryKey, Vector], model: str, **more: Any) -> list[dict[str, Any]]:

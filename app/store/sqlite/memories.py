@@ -8,16 +8,21 @@ from uuid import UUID
 import aiosqlite
 
 from app.models import (
+    MAX_WHOLE_CHARACTERS,
     EmbeddingStats,
     EmbeddingStatus,
     Match,
     Memory,
     MemoryKey,
     NewMemory,
+    Piece,
     QueryWords,
     Scope,
     Stats,
     Vector,
+    VectorIndexKind,
+    VectorIndexState,
+    VectorIndexStats,
 )
 from app.store.protocol import Position
 from app.store.sqlite.connections import SqliteConnections
@@ -31,9 +36,7 @@ from app.store.sqlite.values import (
     vector_from,
 )
 from app.store.sqlite.vectors import VectorIndex
-
-HALF_SCORE = 10.0
-"""The bm25 score that counts as 0.5 on the scale from 0 to 1."""
+from app.store.sqlite.words import search_words
 
 
 class SqliteMemories:
@@ -64,6 +67,7 @@ class SqliteMemories:
         embedded = [{"vector": vector_bytes(row.vector), **self._place(row)} for row in rows if row.vector is not None]
         if embedded:
             await queries.save_vectors(connection, embedded)
+            await queries.queue_pieces(connection, [{"max_whole": MAX_WHOLE_CHARACTERS, **row} for row in embedded])
         pending = [{"due_at": time_text(embed_after), **self._place(row)} for row in rows if row.vector is None]
         if pending:
             await queries.queue_embeddings(connection, pending)
@@ -123,8 +127,11 @@ class SqliteMemories:
     async def search_words(self, scope: Scope, query: QueryWords, limit: int) -> list[Match]:
         """See MemoryStore."""
         async with self._connections.read() as connection:
-            rows = self._queries.search_words(connection, **scope_values(scope), query=fts_query(query), limit=limit)
-            return [Match(key_from(row), _score(row["score"])) async for row in rows]
+            return await search_words(connection, self._queries, scope, query, limit)
+
+    async def refresh_frequencies(self) -> int:
+        """See MemoryStore: FTS5 counts with each write."""
+        return 0
 
     async def search_vectors(self, scope: Scope, vector: Vector, model: str, limit: int) -> list[Match]:
         """See MemoryStore."""
@@ -159,14 +166,20 @@ class SqliteMemories:
             newest_entry=time_from(row["newest"]),
             db_size_bytes=row["size_bytes"],
             embedding=EmbeddingStats(
-                model=model, dimensions=row["dimensions"], pending=row["pending"], failed=row["given_up"]
+                model=model,
+                dimensions=row["dimensions"],
+                pending=row["pending"],
+                failed=row["given_up"],
+                pieces_pending=row["pieces_pending"],
+                index=VectorIndexStats(VectorIndexKind.EXACT, VectorIndexState.NONE),
             ),
         )
 
     async def _catch_up(self, connection: aiosqlite.Connection, index: VectorIndex, model: str) -> None:
         """Brings vectors into memory that were stored since the last search, by this process or another."""
         async for row in self._queries.search_vectors(connection, model=model, after=index.newest):
-            index.put(row["seq"], key_from(row), vector_from(row["embedding"]))
+            piece = None if row["first_line"] is None else Piece(row["first_line"], row["last_line"])
+            index.put(row["seq"], key_from(row), piece, vector_from(row["embedding"]))
 
     def _place(self, row: NewMemory) -> dict[str, Any]:
         return {"project": row.memory.project, "id": str(row.memory.id), "model": self._model}
@@ -199,19 +212,6 @@ def memory_from(row: Any) -> Memory:
     )
 
 
-def fts_query(query: QueryWords) -> str:
-    """Any of the words, or the identifiers as a whole, in FTS5's language; words hold letters and digits only."""
-    return " OR ".join(
-        [f'"{word}"' for word in query.words] + [f'identifiers : "{name}"' for name in query.identifiers]
-    )
-
-
-def _score(bm25: float) -> float:
-    """0 to 1, growing with the match; SQLite's bm25 is negative, and smaller for better."""
-    strength = max(-bm25, 0.0)
-    return strength / (strength + HALF_SCORE)
-
-
 def _memory_values(memory: Memory) -> dict[str, Any]:
     return {
         "project": memory.project,
@@ -235,6 +235,7 @@ def _word_values(row: NewMemory) -> dict[str, Any]:
         "id": str(row.memory.id),
         "code": " ".join(row.words.code),
         "identifiers": " ".join(row.words.identifiers),
+        "names": " ".join(row.words.names),
         "path": " ".join(row.words.path),
         "context": " ".join(row.words.context),
     }

@@ -6,13 +6,16 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from app.models import Match, MemoryKey, Vector
+from app.models import MAX_PIECES, Match, MemoryKey, Piece, Vector
 
 INITIAL_ROWS = 256
 
+ROWS_OF_A_MATCH = 4
+"""Vectors looked at for each memory wanted, at first: several of them may be pieces of one memory."""
+
 
 class Matrix:
-    """The unit vectors of one project.
+    """The unit vectors of one project: those of whole memories, and of pieces of long ones.
 
     Rows are appended and marked dead, never moved: when room runs out everything goes to new arrays. So a search that
     runs in a thread keeps seeing the arrays that it began with.
@@ -21,26 +24,25 @@ class Matrix:
     def __init__(self, dimensions: int) -> None:
         self.rows = np.zeros((INITIAL_ROWS, dimensions), dtype=np.float32)
         self.alive = np.zeros(INITIAL_ROWS, dtype=np.bool_)
-        self.keys: list[MemoryKey] = []
-        self.places: dict[MemoryKey, int] = {}
+        self.labels: list[tuple[MemoryKey, Piece | None]] = []
+        self.places: dict[MemoryKey, list[int]] = {}
 
-    def put(self, key: MemoryKey, vector: NDArray[np.floating]) -> None:
-        """Adds a vector in place of an older one of the same memory."""
-        self.remove(key)
-        if len(self.keys) == len(self.rows):
+    def put(self, key: MemoryKey, piece: Piece | None, vector: NDArray[np.floating]) -> None:
+        """Adds a vector; that of a whole memory in place of all older ones of that memory."""
+        if piece is None:
+            self.remove(key)
+        if len(self.labels) == len(self.rows):
             self._renew()
-        place = len(self.keys)
+        place = len(self.labels)
         wide = vector.astype(np.float32)
         self.rows[place] = wide / np.linalg.norm(wide)
         self.alive[place] = True
-        self.keys.append(key)
-        self.places[key] = place
+        self.labels.append((key, piece))
+        self.places.setdefault(key, []).append(place)
 
     def remove(self, key: MemoryKey) -> None:
         """Takes a memory out of all searches."""
-        place = self.places.pop(key, None)
-        if place is not None:
-            self.alive[place] = False
+        self.alive[self.places.pop(key, [])] = False
 
     def _renew(self) -> None:
         """Makes room for as many rows as are alive, and leaves out the dead."""
@@ -49,8 +51,10 @@ class Matrix:
         rows[: len(places)] = self.rows[places]
         alive = np.zeros(len(rows), dtype=np.bool_)
         alive[: len(places)] = True
-        self.keys = [self.keys[place] for place in places]
-        self.places = {key: place for place, key in enumerate(self.keys)}
+        self.labels = [self.labels[place] for place in places]
+        self.places = {}
+        for place, (key, _) in enumerate(self.labels):
+            self.places.setdefault(key, []).append(place)
         self.rows, self.alive = rows, alive
 
 
@@ -61,12 +65,12 @@ class VectorIndex:
         self.newest = 0
         self._matrices: dict[str, Matrix] = {}
 
-    def put(self, seq: int, key: MemoryKey, vector: NDArray[np.floating]) -> None:
+    def put(self, seq: int, key: MemoryKey, piece: Piece | None, vector: NDArray[np.floating]) -> None:
         """Adds the vector of row `seq`."""
         matrix = self._matrices.get(key.project)
         if matrix is None:
             matrix = self._matrices[key.project] = Matrix(len(vector))
-        matrix.put(key, vector)
+        matrix.put(key, piece, vector)
         self.newest = max(self.newest, seq)
 
     def remove(self, key: MemoryKey) -> None:
@@ -82,28 +86,41 @@ class VectorIndex:
         matches: list[Match] = []
         for name in names:
             matrix = self._matrices[name]
-            keys, rows, alive = matrix.keys, matrix.rows[: len(matrix.keys)], matrix.alive[: len(matrix.keys)]
-            if among is None:
-                nearest = await asyncio.to_thread(_nearest, rows, alive, vector, limit)
-            else:
-                chosen = (matrix.places.get(key) for key in among if key.project == name)
-                places = np.array([place for place in chosen if place is not None], dtype=np.intp)
-                part = await asyncio.to_thread(_nearest, rows[places], alive[places], vector, limit)
-                nearest = [(int(places[place]), score) for place, score in part]
-            matches += [Match(keys[place], score) for place, score in nearest]
+            labels, rows, alive = matrix.labels, matrix.rows[: len(matrix.labels)], matrix.alive[: len(matrix.labels)]
+            if among is not None:
+                chosen = [place for key in among if key.project == name for place in matrix.places.get(key, ())]
+                labels, rows, alive = [labels[place] for place in chosen], rows[chosen], alive[chosen]
+            matches += await asyncio.to_thread(_best_of_each, labels, rows, alive, vector, limit)
         matches.sort(key=lambda match: match.score, reverse=True)
         return matches[:limit]
 
 
-def _nearest(
-    rows: NDArray[np.float32], alive: NDArray[np.bool_], vector: Vector, limit: int
-) -> list[tuple[int, float]]:
-    """Places of the living rows with the greatest cosine, and the cosine, best first."""
+def _best_of_each(
+    labels: Sequence[tuple[MemoryKey, Piece | None]],
+    rows: NDArray[np.float32],
+    alive: NDArray[np.bool_],
+    vector: Vector,
+    limit: int,
+) -> list[Match]:
+    """The nearest memories, each with its nearest vector, best first."""
     scores = rows @ vector
     scores[~alive] = -np.inf
+    best: dict[MemoryKey, Match] = {}
+    for depth in (limit * ROWS_OF_A_MATCH, limit * (MAX_PIECES + 1)):
+        best.clear()
+        for place in _greatest(scores, depth):
+            key, piece = labels[place]
+            best.setdefault(key, Match(key, float(scores[place]), piece))
+        if len(best) >= limit or depth >= len(scores):
+            break
+    return list(best.values())[:limit]
+
+
+def _greatest(scores: NDArray[np.float32], limit: int) -> list[int]:
+    """Places of the greatest finite scores, in order."""
     if len(scores) > limit:
         places = np.argpartition(scores, len(scores) - limit)[-limit:]
     else:
         places = np.arange(len(scores))
     places = places[np.argsort(-scores[places], kind="stable")]
-    return [(int(place), float(scores[place])) for place in places if scores[place] > -np.inf]
+    return [int(place) for place in places if scores[place] > -np.inf]

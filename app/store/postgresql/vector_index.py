@@ -1,0 +1,167 @@
+"""The HNSW index of a model's vectors. Its statements name the model and the dimension, so they are made here."""
+
+from collections.abc import Sequence
+from dataclasses import astuple
+from hashlib import sha256
+from typing import Any
+
+import structlog
+from pgvector import HalfVector
+
+from app.models import Scope, Vector, VectorIndexKind, VectorIndexState, VectorIndexStats
+from app.store.postgresql.connections import Connections
+
+BUILD_LOCK = 0x61667465_76656374
+"""Key of the advisory lock under which the index is built: "aftevect"."""
+
+MAX_DIMENSIONS = 4000
+"""pgvector's limit for an indexed halfvec."""
+
+SEARCH_LIST = 200
+"""hnsw.ef_search: vectors that a search looks at before filters; more find more and take longer."""
+
+MAX_SCANNED = 20_000
+"""hnsw.max_scan_tuples: vectors that a filtered search looks at before it gives up."""
+
+SETTINGS = {
+    "statement_timeout": "0",
+    "maintenance_work_mem": "512MB",  # holds about 400,000 vectors of 384 numbers; without room it is 4 times slower
+    "max_parallel_maintenance_workers": "0",  # parallel workers share memory, of which a container has 64 MB
+}
+"""Of the connection that builds."""
+
+# A plan that sorts would read all vectors, and look up the memory of each.
+TUNE = """
+SELECT
+  set_config('enable_sort', 'off', true),
+  set_config('hnsw.iterative_scan', 'relaxed_order', true),
+  set_config('hnsw.ef_search', $1, true),
+  set_config('hnsw.max_scan_tuples', $2, true)
+"""
+
+# NULL if the model has no more than $2 vectors.
+DIMENSIONS = """
+SELECT vector_dims(embedding)
+FROM embeddings
+WHERE model = $1
+OFFSET $2
+LIMIT 1
+"""
+
+VALID = """
+SELECT indisvalid
+FROM pg_index
+WHERE indexrelid = to_regclass($1)
+"""
+
+PROGRESS = """
+SELECT
+  coalesce((SELECT indisvalid FROM pg_index WHERE indexrelid = to_regclass($1)), false) AS valid,
+  count(*) > 0 AS building,
+  round((100.0 * sum(blocks_done) / nullif(sum(blocks_total), 0)), 1)::float8 AS percent
+FROM pg_stat_progress_create_index
+WHERE index_relid = to_regclass($1)
+"""
+
+CREATE = """
+CREATE INDEX CONCURRENTLY {name} ON embeddings
+USING hnsw ((embedding::halfvec({dimensions})) halfvec_cosine_ops)
+WHERE model = {model}
+"""
+
+# The filters stand in a subquery that yields one value, which the planner never turns into a join: a join would give up
+# the order of the index.
+SEARCH = """
+SELECT
+  e.project, e.memory_id AS id, e.first_line, e.last_line,
+  1 - (e.embedding::halfvec({dimensions}) <=> $9::halfvec) AS score
+FROM embeddings AS e
+WHERE e.model = $10
+  AND ($1::text[] IS NULL OR e.project = ANY ($1))
+  AND (
+    num_nonnulls($2::text, $3::text, $4::text, $5::text, $6::text, $7::timestamptz, $8::timestamptz) = 0
+    OR (
+      SELECT
+        ($2 IS NULL OR m.session_id = $2)
+        AND ($3 IS NULL OR m.agent_id = $3)
+        AND ($4 IS NULL OR m.file_path = $4)
+        AND ($5 IS NULL OR starts_with(m.file_path, $5))
+        AND ($6 IS NULL OR m.language = $6)
+        AND ($7 IS NULL OR m.timestamp >= $7)
+        AND ($8 IS NULL OR m.timestamp < $8)
+      FROM memories AS m
+      WHERE m.project = e.project
+        AND m.id = e.memory_id
+    )
+  )
+ORDER BY e.embedding::halfvec({dimensions}) <=> $9::halfvec
+LIMIT $11
+"""
+
+log = structlog.get_logger()
+
+
+class HnswIndex:
+    """An index for each model with many vectors; knows which of them are ready."""
+
+    def __init__(self, connections: Connections, exact_limit: int) -> None:
+        """An index is made for a model with more than `exact_limit` vectors."""
+        self._connections = connections
+        self._exact_limit = exact_limit
+        self._dimensions: dict[str, int] = {}
+
+    def is_ready(self, model: str) -> bool:
+        """True if searches can use the index, as far as this process knows."""
+        return model in self._dimensions
+
+    async def ensure(self, model: str) -> None:
+        """Builds the index if there are enough vectors and it is missing, unless another process is at it."""
+        async with self._connections.acquire() as connection:
+            dimensions = await connection.fetchval(DIMENSIONS, model, self._exact_limit)
+            valid = await connection.fetchval(VALID, _name(model))
+        if dimensions is None or dimensions > MAX_DIMENSIONS:
+            self._dimensions.pop(model, None)
+        elif valid or await self._build(model, dimensions):
+            self._dimensions[model] = dimensions
+
+    async def _build(self, model: str, dimensions: int) -> bool:
+        """False if another process is building it. One that a crash left unfinished is dropped first.
+
+        The lock is never waited for: that would hold a snapshot, for the end of which the building waits.
+        """
+        name = _name(model)
+        async with self._connections.outside_pool() as connection:
+            if not await connection.fetchval("SELECT pg_try_advisory_lock($1)", BUILD_LOCK):
+                return False
+            if await connection.fetchval(VALID, name):
+                return True
+            log.info("the index of the vectors is being built", model=model)
+            for setting, value in SETTINGS.items():
+                await connection.execute("SELECT set_config($1, $2, false)", setting, value)
+            await connection.execute(f"DROP INDEX CONCURRENTLY IF EXISTS {name}")
+            quoted = await connection.fetchval("SELECT quote_literal($1)", model)
+            await connection.execute(CREATE.format(name=name, dimensions=dimensions, model=quoted))
+            log.info("the index of the vectors is ready", model=model)
+            return True
+
+    async def stats(self, connection: Any, model: str) -> VectorIndexStats:
+        """Where the index stands, whichever process builds it."""
+        row = await connection.fetchrow(PROGRESS, _name(model))
+        if row["valid"]:
+            return VectorIndexStats(VectorIndexKind.HNSW, VectorIndexState.READY)
+        if row["building"]:
+            return VectorIndexStats(VectorIndexKind.EXACT, VectorIndexState.BUILDING, row["percent"])
+        return VectorIndexStats(VectorIndexKind.EXACT, VectorIndexState.NONE)
+
+    async def search(self, connection: Any, scope: Scope, vector: Vector, model: str, depth: int) -> Sequence[Any]:
+        """Rows of about the nearest vectors, about in order; fewer than `depth` if the filters hold for too few."""
+        statement = SEARCH.format(dimensions=self._dimensions[model])
+        async with connection.transaction(readonly=True):
+            await connection.execute(TUNE, str(SEARCH_LIST), str(MAX_SCANNED))
+            rows: Sequence[Any] = await connection.fetch(statement, *astuple(scope), HalfVector(vector), model, depth)
+        return rows
+
+
+def _name(model: str) -> str:
+    """Of the model's index; needs no quotes."""
+    return f"embeddings_hnsw_{sha256(model.encode()).hexdigest()[:16]}"

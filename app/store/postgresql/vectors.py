@@ -1,0 +1,69 @@
+"""Semantic search in PostgreSQL: exact among few vectors, by the HNSW index among many."""
+
+from collections.abc import Sequence
+from dataclasses import asdict
+from typing import Any
+
+from pgvector import HalfVector
+
+from app.models import MAX_PIECES, Match, MemoryKey, Piece, Scope, Vector
+from app.store.postgresql.connections import Connections
+from app.store.postgresql.vector_index import HnswIndex
+
+MORE_VECTORS = 30
+"""Looked at besides three for two memories wanted: some are pieces of one memory, and the index's order is rough."""
+
+
+class PostgresVectors:
+    """Finds the memories whose best vector is nearest."""
+
+    def __init__(self, connections: Connections, queries: Any, index: HnswIndex, exact_limit: int) -> None:
+        """Scopes of up to `exact_limit` vectors are compared one by one."""
+        self._connections = connections
+        self._queries = queries
+        self._index = index
+        self._exact_limit = exact_limit
+
+    async def search(self, scope: Scope, vector: Vector, model: str, limit: int) -> list[Match]:
+        """See MemoryStore.search_vectors. A page is as full as the scope allows, whatever the index finds."""
+        depth = limit + limit // 2 + MORE_VECTORS
+        async with self._connections.acquire() as connection:
+            if self._index.is_ready(model) and await self._are_many(connection, scope, model):
+                matches = best_of_each(await self._index.search(connection, scope, vector, model, depth))
+                if len(matches) >= limit:
+                    return matches[:limit]
+            rows = await self._search_exactly(connection, scope, vector, model, depth)
+            matches = best_of_each(rows)
+            if len(matches) < limit and len(rows) == depth:
+                rows = await self._search_exactly(connection, scope, vector, model, limit * (MAX_PIECES + 1))
+                matches = best_of_each(rows)
+            return matches[:limit]
+
+    async def _are_many(self, connection: Any, scope: Scope, model: str) -> bool:
+        """Whether the scope holds more than can be compared one by one; counts no further."""
+        if scope == Scope():
+            return True
+        limit = self._exact_limit + 1
+        if scope == Scope(projects=scope.projects):
+            row = await self._queries.count_vectors(connection, projects=scope.projects, model=model, limit=limit)
+        else:
+            row = await self._queries.count_candidates(connection, **asdict(scope), limit=limit)
+        return bool(row["candidates"] == limit)
+
+    async def _search_exactly(self, connection: Any, scope: Scope, vector: Vector, model: str, depth: int) -> list[Any]:
+        given = {"vector": HalfVector(vector), "model": model, "depth": depth}
+        if scope == Scope(projects=scope.projects):
+            rows = self._queries.search_vectors(connection, projects=scope.projects, **given)
+        else:
+            rows = self._queries.search_vectors_filtered(connection, **asdict(scope), **given)
+        return [row async for row in rows]
+
+
+def best_of_each(rows: Sequence[Any]) -> list[Match]:
+    """One match for each memory, with its nearest piece, best first."""
+    matches: dict[MemoryKey, Match] = {}
+    for row in sorted(rows, key=lambda row: row["score"], reverse=True):
+        key = MemoryKey(row["project"], row["id"])
+        piece = None if row["first_line"] is None else Piece(row["first_line"], row["last_line"])
+        matches.setdefault(key, Match(key, row["score"], piece))
+    return list(matches.values())

@@ -1,0 +1,195 @@
+"""Semantic search among many vectors on PostgreSQL: the index, when it is built, and that no page comes back short."""
+
+import asyncio
+from collections.abc import AsyncIterator, Callable
+from typing import Any
+
+import asyncpg
+import numpy as np
+import pytest
+
+from app.models import Match, Scope, Vector, VectorIndexKind, VectorIndexState, VectorIndexStats
+from app.store.postgresql import PostgresStore, vector_index
+from app.vector_index import VectorIndexUpkeep
+from tests.conftest import MODEL, connections, new_database
+from tests.memories import NOON, new
+
+EXACT_LIMIT = 200
+COUNT = 600
+RARE = 30
+"""Every so many memories one is in the small project and has the rare agent."""
+
+NO_INDEX = VectorIndexStats(VectorIndexKind.EXACT, VectorIndexState.NONE)
+READY = VectorIndexStats(VectorIndexKind.HNSW, VectorIndexState.READY)
+
+
+def unit_vectors(count: int) -> list[Vector]:
+    vectors = np.random.default_rng(1).standard_normal((count, 384), dtype=np.float32)
+    return list(vectors / np.linalg.norm(vectors, axis=1, keepdims=True))
+
+
+async def fill(store: PostgresStore, count: int = COUNT) -> None:
+    rows = [
+        new(
+            vector,
+            project="small" if at % RARE == 0 else "large",
+            agent_id="rare" if at % RARE == 1 else "usual",
+            file_path=f"src/{at % 2}/a.py",
+        )
+        for at, vector in enumerate(unit_vectors(count))
+    ]
+    await store.memories.add(rows, NOON)
+
+
+@pytest.fixture(params=[18, 16])
+async def url(request: pytest.FixtureRequest, postgres_url: Callable[[int], str]) -> str:
+    return await new_database(postgres_url(request.param))
+
+
+@pytest.fixture
+async def store(url: str) -> AsyncIterator[PostgresStore]:
+    """A store with more vectors than are compared one by one, before it has an index."""
+    opened = PostgresStore(connections(url), MODEL, EXACT_LIMIT)
+    await opened.open()
+    await fill(opened)
+    yield opened
+    await opened.close()
+
+
+@pytest.fixture
+async def connection(url: str) -> AsyncIterator[Any]:
+    opened = await asyncpg.connect(url)
+    yield opened
+    await opened.close()
+
+
+async def index_of(store: PostgresStore) -> VectorIndexStats:
+    return (await store.memories.stats(None, MODEL)).embedding.index
+
+
+async def scans(connection: Any) -> int:
+    """How often searches have used the index; a session reports that at its end."""
+    await connection.execute("SELECT pg_stat_clear_snapshot()")
+    count: int = await connection.fetchval(
+        "SELECT coalesce(sum(idx_scan), 0) FROM pg_stat_user_indexes WHERE indexrelname LIKE 'embeddings_hnsw_%'"
+    )
+    return count
+
+
+async def search(store: PostgresStore, scope: Scope, limit: int = 10) -> list[Match]:
+    return await store.memories.search_vectors(scope, unit_vectors(1)[0], MODEL, limit)
+
+
+async def test_few_vectors_need_no_index(url: str) -> None:
+    store = PostgresStore(connections(url), MODEL, EXACT_LIMIT)
+    await store.open()
+    await fill(store, EXACT_LIMIT)
+    await store.embeddings.ensure_index(MODEL)
+    assert await index_of(store) == NO_INDEX
+    await store.close()
+
+
+async def test_many_vectors_get_an_index(store: PostgresStore) -> None:
+    assert await index_of(store) == NO_INDEX
+    await store.embeddings.ensure_index(MODEL)
+    assert await index_of(store) == READY
+    await store.embeddings.ensure_index("another")
+    assert (await store.memories.stats(None, "another")).embedding.index == NO_INDEX
+
+
+async def test_a_model_may_have_any_name(url: str) -> None:
+    model = 'it\'s \\ a "model"; -- ü'
+    store = PostgresStore(connections(url), model, EXACT_LIMIT)
+    await store.open()
+    await fill(store)
+    await store.embeddings.ensure_index(model)
+    assert len(await store.memories.search_vectors(Scope(), unit_vectors(1)[0], model, 10)) == 10
+    assert (await store.memories.stats(None, model)).embedding.index == READY
+    await store.close()
+
+
+async def test_the_index_is_used_among_many_and_only_there(store: PostgresStore, connection: Any) -> None:
+    await store.embeddings.ensure_index(MODEL)
+    few = [Scope(projects=["small"]), Scope(agent_id="rare"), Scope(projects=["large"], agent_id="rare")]
+    many = [Scope(), Scope(projects=["large"]), Scope(path_prefix="src/0/")]
+    for scope in few + many:
+        assert len(await search(store, scope)) == 10
+    await store.close()
+    async with asyncio.timeout(20):
+        while await scans(connection) != len(many):
+            await asyncio.sleep(0.05)
+    await store.open()
+
+
+async def test_the_plan_of_a_search_among_many_follows_the_index(store: PostgresStore, connection: Any) -> None:
+    await store.embeddings.ensure_index(MODEL)
+    await connection.execute("SET plan_cache_mode = force_custom_plan; SET enable_sort = off")
+    statement = "EXPLAIN " + vector_index.SEARCH.format(dimensions=384)
+    query = str(unit_vectors(1)[0].tolist())
+    for agent in (None, "usual"):
+        plan = await connection.fetch(
+            statement.replace("$9", f"'{query}'").replace("$10", "$9").replace("$11", "$10"),
+            *(None, None, agent, None, None, None, None, None, MODEL, 40),
+        )
+        text = "\n".join(line[0] for line in plan)
+        assert "Index Scan using embeddings_hnsw_" in text, text
+        assert "Sort" not in text, text
+
+
+@pytest.mark.parametrize(
+    "scope",
+    [Scope(), Scope(projects=["large"]), Scope(projects=["small"]), Scope(agent_id="rare"), Scope(path_prefix="src/1")],
+)
+async def test_a_page_is_full_and_right_with_and_without_the_index(store: PostgresStore, scope: Scope) -> None:
+    exact = await search(store, scope)
+    await store.embeddings.ensure_index(MODEL)
+    found = await search(store, scope)
+    assert len(found) == len(exact) == 10
+    assert len({match.key for match in found} & {match.key for match in exact}) >= 9
+    assert found == sorted(found, key=lambda match: match.score, reverse=True)
+
+
+async def test_a_search_that_the_index_leaves_short_is_exact(
+    store: PostgresStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await store.embeddings.ensure_index(MODEL)
+    monkeypatch.setattr(vector_index, "MAX_SCANNED", 1)
+    found = await search(store, Scope(path_prefix="src/0/"), limit=100)
+    assert len({match.key for match in found}) == 100
+
+
+async def test_the_scan_goes_on_until_the_page_is_full(store: PostgresStore, connection: Any) -> None:
+    await store.embeddings.ensure_index(MODEL)
+    async with store._connections.transaction() as used:
+        await used.execute(vector_index.TUNE, "100", "20000")
+        await search(store, Scope())
+        assert await used.fetchval("SELECT '[1]'::halfvec <=> '[1]'") == 0  # loads pgvector, which checks the value
+        assert await used.fetchval("SHOW hnsw.iterative_scan") == "relaxed_order"
+
+
+async def test_an_index_that_a_crash_left_unfinished_is_built_anew(store: PostgresStore, connection: Any) -> None:
+    await store.embeddings.ensure_index(MODEL)
+    await connection.execute("UPDATE pg_index SET indisvalid = false WHERE indexrelid::regclass::text LIKE '%_hnsw_%'")
+    assert await index_of(store) == NO_INDEX
+    await store.embeddings.ensure_index(MODEL)
+    assert await index_of(store) == READY
+
+
+async def test_one_of_several_processes_builds(store: PostgresStore, url: str) -> None:
+    others = [PostgresStore(connections(url), MODEL, EXACT_LIMIT) for _ in range(3)]
+    for other in others:
+        await other.open()
+    await asyncio.gather(*(one.embeddings.ensure_index(MODEL) for one in (store, *others)))
+    for other in others:
+        await other.embeddings.ensure_index(MODEL)
+        assert await index_of(other) == READY
+        await other.close()
+
+
+async def test_the_index_is_built_in_the_background_and_writes_go_on(store: PostgresStore) -> None:
+    upkeep = VectorIndexUpkeep(store.embeddings, MODEL, pause_seconds=0.01)
+    upkeep.start()
+    async with asyncio.timeout(20):
+        while await index_of(store) != READY:
+            await store.memories.add([new(unit_vectors(1)[0])], NOON)
+    await upkeep.stop()
