@@ -2,6 +2,7 @@
 
 import asyncio
 import hashlib
+import time
 from collections.abc import AsyncIterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
@@ -21,6 +22,8 @@ from app.store.protocol import ClaimedImport, Store
 POLL_SECONDS = 1.0
 
 SHOWN_PROBLEMS = 20
+
+OLD_COPY_SECONDS = 3600
 
 DEFAULT_PROJECT = "default"
 
@@ -240,8 +243,18 @@ class Imports:
                 await asyncio.to_thread(file.write, chunk)
         return digest.hexdigest()
 
+    async def _sweep(self) -> None:
+        """Removes private copies that a killed process has left and no import needs."""
+        for copy in await asyncio.to_thread(_old_copies, self._limits.spool):
+            with suppress(ValueError):
+                job = await self._imports.get(UUID(copy.name.partition(".")[0]), None)
+                if job is None or job.state.is_final:
+                    await asyncio.to_thread(copy.unlink, missing_ok=True)
+
     async def _serve(self) -> None:
         """Runs what is queued or left behind, one import at a time."""
+        with suppress(UnavailableError):
+            await self._sweep()
         while True:
             self._wake.clear()
             try:
@@ -256,6 +269,12 @@ class Imports:
                 log.exception("an import failed and is tried again when its lease has run out")
             with suppress(TimeoutError):
                 await asyncio.wait_for(self._wake.wait(), POLL_SECONDS)
+
+
+def _old_copies(folder: Path) -> list[Path]:
+    """Copies, and partial ones, that nobody has written to for a while."""
+    before = time.time() - OLD_COPY_SECONDS
+    return [path for path in folder.glob("*.sqlite*") if path.stat().st_mtime < before]
 
 
 def _file_key(path: Path) -> str:

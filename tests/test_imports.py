@@ -1,6 +1,7 @@
 """The service of imports, on each store: what it keeps, how it resumes, and that it tells the truth."""
 
 import asyncio
+import os
 import random
 from datetime import timedelta
 from pathlib import Path
@@ -201,3 +202,23 @@ async def test_a_damaged_file_is_refused_or_accounted_for(
         assert await stored(store) == []
     else:
         assert len(await stored(store)) == job.counts.migrated
+
+
+async def test_copies_that_no_import_needs_are_swept_at_the_next_start(
+    imports: Imports, source: Path, tmp_path: Path
+) -> None:
+    spool = tmp_path / "spool"
+    needed = (await imports.begin(source, OPTIONS)).job
+    left = spool / "01900000-0000-7000-8000-000000000000.sqlite"
+    fresh = spool / "01900000-0000-7000-8000-000000000001.sqlite.partial"
+    for path in (left, fresh):
+        path.write_bytes(b"x")
+    for path in (left, spool / f"{needed.id}.sqlite"):
+        os.utime(path, (0, 0))
+    imports.start()
+    async with asyncio.timeout(10):
+        while left.exists():
+            await asyncio.sleep(0.01)
+    await imports.stop()
+    assert fresh.exists()
+    assert (spool / f"{needed.id}.sqlite").exists()
