@@ -8,7 +8,7 @@ PIP := $(VENV)/bin/pip --disable-pip-version-check --quiet
 # Two runs started at once install one after the other.
 LOCK := $(shell command -v flock >/dev/null && echo flock .install.lock)
 
-.PHONY: help run test check format bench-search bench-vectors bench-pieces
+.PHONY: help run test check format bench-import bench-search bench-vectors bench-pieces
 
 help: ## Lists these commands.
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "make %-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -43,6 +43,10 @@ bench-vectors: ## Measures semantic search among 60,000 memories: recall, full p
 bench-pieces: ## Measures what the pieces of long code bring to semantic search.
 	@$(LOCK) $(MAKE) --no-print-directory $(VENV)/test.stamp
 	@$(VENV)/bin/python -m tests.benchmarks.pieces
+
+bench-import: ## Measures the import against AI-AfterImage's own (FILE=memory.db for a file of yours).
+	@$(LOCK) $(MAKE) --no-print-directory $(VENV)/test.stamp
+	@$(VENV)/bin/python -m tests.benchmarks.imports $(FILE)
 
 $(VENV)/bin/pip:
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \

@@ -13,7 +13,7 @@ import numpy as np
 import structlog
 from numpy.typing import NDArray
 
-from app.errors import AfterImageError, LeaseLostError, SourceError
+from app.errors import AfterImageError, InvalidInputError, LeaseLostError, SourceError, UnavailableError
 from app.languages import language_of
 from app.models import (
     EmbeddingStatus,
@@ -91,13 +91,18 @@ class ImportRun:
         finally:
             keeper.cancel()
             await asyncio.gather(keeper, return_exceptions=True)
-            self._thread.shutdown()
+            await asyncio.to_thread(self._thread.shutdown)
 
     async def _attempt(self) -> Import:
         try:
             notes = await self._work()
         except SourceError as error:
             return await self._finish(ImportState.FAILED, error=str(error))
+        except AfterImageError:
+            raise
+        except Exception as error:
+            log.exception("import failed", import_id=str(self._job.id))
+            return await self._finish(ImportState.FAILED, error=f"an error of the service: {error!r}")
         if notes is None:
             return await self._finish(ImportState.CANCELLED)
         return await self._finish(ImportState.COMPLETED, notes=notes or None)
@@ -113,8 +118,7 @@ class ImportRun:
             validates = self._job.validate and not self._job.dry_run
             if validates and await self._pass(reader, ImportStage.VALIDATING, count, self._validate):
                 return None
-            unmapped = await self._in_thread(lambda: reader.unmapped)
-        return ", ".join(f"{column} of {rows} rows" for column, rows in unmapped.items())
+            return await self._in_thread(partial(_unmapped, reader))
 
     def _open(self) -> Reader:
         if not self._copy.exists():
@@ -131,18 +135,15 @@ class ImportRun:
             return False
         self._stage = stage
         resumed = await self._begin(stage, count)
-        last = resumed or 0
-        batch = await self._in_thread(partial(self._read, reader, last))
+        batch = await self._in_thread(partial(self._read, reader, resumed or 0))
         while batch is not None:
-            behind = batch.last_rowid
-            ahead = asyncio.ensure_future(self._in_thread(partial(self._read, reader, behind)))
+            if await self._imports.renew(self._lease, datetime.now(UTC) + self._lease_time):
+                return True
+            ahead = asyncio.ensure_future(self._in_thread(partial(self._read, reader, batch.last_rowid)))
             try:
                 await work(batch)
-                stop = await self._imports.renew(self._lease, datetime.now(UTC) + self._lease_time)
             finally:
                 following = await ahead
-            if stop:
-                return True
             batch = following
         return False
 
@@ -181,6 +182,19 @@ class ImportRun:
         return NewMemory(memory, words, row.vector)
 
     async def _migrate(self, batch: ImportBatch) -> None:
+        """Stores a batch; if the store refuses a value, row by row, so that it costs that row alone."""
+        try:
+            await self._save(batch)
+        except InvalidInputError as error:
+            if batch.size > 1:
+                for single in batch.singles():
+                    await self._migrate(single)
+                return
+            rowid, row = batch.rows[0]
+            reject = Reject(rowid, str(row.memory.id), str(error))
+            await self._save(ImportBatch(rows=(), rejects=(reject,), last_rowid=rowid))
+
+    async def _save(self, batch: ImportBatch) -> None:
         await self._imports.save_batch(self._lease, batch, datetime.now(UTC), dry_run=self._job.dry_run)
 
     async def _validate(self, batch: ImportBatch) -> None:
@@ -228,10 +242,18 @@ class ImportRun:
     async def _keep_lease(self) -> None:
         while True:
             await asyncio.sleep(self._lease_time.total_seconds() / 3)
-            await self._imports.renew(self._lease, datetime.now(UTC) + self._lease_time)
+            with suppress(UnavailableError):
+                await self._imports.renew(self._lease, datetime.now(UTC) + self._lease_time)
 
     async def _in_thread(self, work: Callable[[], T]) -> T:
         return await asyncio.get_running_loop().run_in_executor(self._thread, work)
+
+
+def _unmapped(reader: Reader) -> str:
+    """What the source holds that has no place here; nothing if damage keeps it from being counted."""
+    with suppress(SourceError):
+        return ", ".join(f"{column} of {rows} rows" for column, rows in reader.unmapped.items())
+    return ""
 
 
 def _problems(row: NewMemory, there: Memory, vector: NDArray[np.float16] | None) -> Sequence[str]:

@@ -2,8 +2,10 @@
 
 import asyncio
 import hashlib
-from collections.abc import AsyncIterator, Sequence
-from contextlib import suppress
+import os
+import time
+from collections.abc import AsyncIterator, Iterator, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -15,12 +17,15 @@ from uuid_utils.compat import uuid7
 from app.errors import ConflictError, NotFoundError, TooLargeError, UnavailableError
 from app.import_run import ImportRun
 from app.models import Finding, FindingKind, Import, NewImport
-from app.sources import Reader, find_below, snapshot
+from app.sources import find_below, format_of, snapshot
 from app.store.protocol import ClaimedImport, Store
 
 POLL_SECONDS = 1.0
 
 SHOWN_PROBLEMS = 20
+
+OLD_COPY_SECONDS = 3600
+UNKNOWN_COPY_SECONDS = 7 * 24 * 3600
 
 DEFAULT_PROJECT = "default"
 
@@ -97,11 +102,8 @@ class Imports:
             SourceError: it cannot be imported; says what was found and what was expected.
         """
         import_id = uuid7()
-        try:
+        with self._removed_unless_taken(import_id):
             digest = await self._receive(body, self._copy(import_id))
-        except BaseException:
-            self._copy(import_id).unlink(missing_ok=True)
-            raise
         return await self._queue(import_id, "upload", f"sha256:{digest}", options)
 
     async def begin(self, path: Path, options: ImportOptions) -> ClaimedImport:
@@ -114,16 +116,19 @@ class Imports:
             SourceError: it cannot be imported; says what was found and what was expected.
         """
         now = datetime.now(UTC)
-        until = now + self._limits.lease_time
         project = options.project or DEFAULT_PROJECT
         unfinished = await self._imports.running(project, _file_key(path))
         if unfinished is not None and unfinished.dry_run == options.dry_run:
-            claimed = await self._imports.claim(self._spool, now, until, unfinished.id)
+            claimed = await self._imports.claim(self._spool, now, now + self._limits.lease_time, unfinished.id)
         else:
             import_id = uuid7()
-            await asyncio.to_thread(snapshot, path, self._copy(import_id))
-            new = await self._new(import_id, path.name, _file_key(path), options)
-            claimed = await self._imports.create(new, now, until)
+            with self._removed_unless_taken(import_id):
+                await asyncio.to_thread(snapshot, path, self._copy(import_id))
+                new = await self._new(import_id, path.name, _file_key(path), options)
+                now = datetime.now(UTC)
+                claimed = await self._imports.create(new, now, now + self._limits.lease_time)
+            if claimed is None:
+                self._copy(import_id).unlink(missing_ok=True)
         if claimed is None:
             raise ConflictError(
                 f"another process is importing {path} into project {project}; wait for it to end, or, if it was "
@@ -174,7 +179,10 @@ class Imports:
     async def cancel(self, import_id: UUID, projects: Sequence[str] | None) -> Import:
         """Asks a running import to stop after the batch in hand, and ends a queued one; what was imported stays."""
         job = await self.get(import_id, projects)
-        return await self._imports.cancel(import_id, job.project, datetime.now(UTC))
+        job = await self._imports.cancel(import_id, job.project, datetime.now(UTC))
+        if job.state.is_final:
+            self._copy(import_id).unlink(missing_ok=True)
+        return job
 
     async def undo(self, import_id: UUID, projects: Sequence[str] | None) -> int:
         """Deletes exactly the memories that an import brought in; answers how many.
@@ -188,29 +196,25 @@ class Imports:
         return await self._imports.delete_memories(import_id, projects)
 
     async def _queue(self, import_id: UUID, name: str, key: str, options: ImportOptions) -> Import:
-        new = await self._new(import_id, name, key, options)
-        queued = await self._imports.create(new, datetime.now(UTC), until=None)
+        with self._removed_unless_taken(import_id):
+            new = await self._new(import_id, name, key, options)
+            queued = await self._imports.create(new, datetime.now(UTC), until=None)
         if queued is None:
             raise RuntimeError("a queued import cannot be in the way of a running one")
         self._wake.set()
         return queued.job
 
     async def _new(self, import_id: UUID, name: str, key: str, options: ImportOptions) -> NewImport:
-        """Looks into the private copy, and removes it if it cannot be imported."""
+        """What to create, from a look into the private copy."""
         copy = self._copy(import_id)
-        try:
-            source_format = await asyncio.to_thread(self._recognise, copy)
-            size = copy.stat().st_size
-        except BaseException:
-            copy.unlink(missing_ok=True)
-            raise
+        source_format = await asyncio.to_thread(format_of, copy)
         return NewImport(
             id=import_id,
             project=options.project or DEFAULT_PROJECT,
             keep_projects=options.project is None,
             source_name=name,
             source_key=key,
-            source_size_bytes=size,
+            source_size_bytes=copy.stat().st_size,
             source_format=source_format,
             spool=self._spool,
             validate=options.validate,
@@ -218,17 +222,34 @@ class Imports:
             batch_size=options.batch_size or self._limits.batch_size,
         )
 
-    def _recognise(self, copy: Path) -> str:
-        with Reader(copy, model=self._model) as reader:
-            return reader.format
-
     def _copy(self, import_id: UUID) -> Path:
         return self._limits.spool / f"{import_id}.sqlite"
 
+    @contextmanager
+    def _removed_unless_taken(self, import_id: UUID) -> Iterator[None]:
+        """Removes the private copy if no import comes of it."""
+        try:
+            yield
+        except BaseException:
+            self._copy(import_id).unlink(missing_ok=True)
+            raise
+
     async def _receive(self, body: AsyncIterator[bytes], path: Path) -> str:
-        """Streams a body to disk; answers its SHA-256."""
+        """Streams a body to disk; answers its SHA-256.
+
+        Raises:
+            TooLargeError: it is larger than the service takes.
+            UnavailableError: there is no room for it.
+        """
+        try:
+            return await self._write(body, path)
+        except OSError as error:
+            raise UnavailableError(f"the upload cannot be written to {path.parent}: {error.strerror}") from error
+
+    async def _write(self, body: AsyncIterator[bytes], path: Path) -> str:
         digest = hashlib.sha256()
         size = 0
+        await asyncio.to_thread(path.touch, mode=0o600)
         with path.open("wb") as file:
             async for chunk in body:
                 size += len(chunk)
@@ -238,13 +259,33 @@ class Imports:
                     )
                 digest.update(chunk)
                 await asyncio.to_thread(file.write, chunk)
+            file.flush()
+            await asyncio.to_thread(os.fsync, file.fileno())
         return digest.hexdigest()
+
+    async def _sweep(self) -> None:
+        """Removes private copies that a killed process has left.
+
+        Another store may share the folder: a copy that is unknown here is left alone until it is old.
+        """
+        for copy, age_seconds in await asyncio.to_thread(_copies, self._limits.spool):
+            try:
+                job = await self._imports.get(UUID(copy.name.partition(".")[0]), None)
+            except ValueError:
+                continue
+            limit = UNKNOWN_COPY_SECONDS if job is None and copy.suffix == ".sqlite" else OLD_COPY_SECONDS
+            if age_seconds > limit and (job is None or job.state.is_final):
+                await asyncio.to_thread(copy.unlink, missing_ok=True)
 
     async def _serve(self) -> None:
         """Runs what is queued or left behind, one import at a time."""
+        swept = False
         while True:
             self._wake.clear()
             try:
+                if not swept:
+                    swept = True
+                    await self._sweep()
                 now = datetime.now(UTC)
                 claimed = await self._imports.claim(self._spool, now, now + self._limits.lease_time, only=None)
                 if claimed is not None:
@@ -258,8 +299,18 @@ class Imports:
                 await asyncio.wait_for(self._wake.wait(), POLL_SECONDS)
 
 
+def _copies(folder: Path) -> list[tuple[Path, float]]:
+    """Copies, also partial ones, and for how many seconds nobody has written to them."""
+    found = []
+    for path in folder.glob("*.sqlite*"):
+        with suppress(OSError):  # another process has removed it
+            found.append((path, time.time() - path.stat().st_mtime))
+    return found
+
+
 def _file_key(path: Path) -> str:
-    return f"file:{path}"
+    """The same for the same path, and short enough for an index."""
+    return f"file:{hashlib.sha256(os.fsencode(path)).hexdigest()}"
 
 
 def _spool_id(folder: Path) -> UUID:

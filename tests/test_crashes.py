@@ -12,8 +12,8 @@ import pytest
 from tests.processes import get, serving
 from tests.source_files import entry, insert, write_ai_afterimage
 
-ROWS = 4000
-KILLS = 4
+ROWS = 2000
+KILLS = 3
 
 
 @pytest.mark.parametrize("backend", ["postgresql", "sqlite"])

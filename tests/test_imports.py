@@ -1,19 +1,22 @@
 """The service of imports, on each store: what it keeps, how it resumes, and that it tells the truth."""
 
 import asyncio
+import os
 import random
-from datetime import timedelta
+import time
+from datetime import datetime, timedelta
 from pathlib import Path
 from uuid import UUID
 
 import numpy as np
 import pytest
 
-from app.errors import ConflictError, SourceError
+from app.errors import ConflictError, InvalidInputError, SourceError
 from app.imports import ImportLimits, ImportOptions, Imports
-from app.models import FindingKind, Import, ImportStage, ImportState, Memory, MemoryKey, Scope
-from app.store.protocol import Store
+from app.models import Counts, FindingKind, Import, ImportStage, ImportState, Memory, MemoryKey, Scope, Validation
+from app.store.protocol import ImportBatch, Lease, Store
 from tests.conftest import MODEL
+from tests.memories import new
 from tests.source_files import entry, scribble, write_ai_afterimage, write_service, zero_page
 
 OPTIONS = ImportOptions(batch_size=10)
@@ -123,11 +126,18 @@ async def test_a_cancelled_import_keeps_what_it_stored_and_can_be_started_again(
     store: Store, imports: Imports, source: Path
 ) -> None:
     claimed = await imports.begin(source, OPTIONS)
-    await imports.cancel(claimed.job.id, None)
+    kept = store.imports.save_batch
+
+    async def save(lease: Lease, batch: ImportBatch, now: datetime, *, dry_run: bool) -> Counts:
+        """Somebody asks to cancel while the first batch is being stored."""
+        await imports.cancel(claimed.job.id, None)
+        return await kept(lease, batch, now, dry_run=dry_run)
+
+    store.imports.save_batch = save  # type: ignore[method-assign]
     job = await imports.run(claimed)
+    store.imports.save_batch = kept  # type: ignore[method-assign]
     assert job is not None
-    assert job.state is ImportState.CANCELLED
-    assert 0 < job.counts.migrated < 35
+    assert (job.state, job.counts.migrated) == (ImportState.CANCELLED, 10)
     assert len(await stored(store)) == job.counts.migrated
     again = await run(imports, source)
     assert (again.counts.skipped, again.counts.migrated) == (job.counts.migrated, 35 - job.counts.migrated)
@@ -140,23 +150,78 @@ async def test_undo_needs_an_ended_import(imports: Imports, source: Path) -> Non
 
 
 async def test_validation_lists_what_differs(store: Store, imports: Imports, source: Path) -> None:
-    claimed = await imports.begin(source, OPTIONS)
-    lost = MemoryKey("default", UUID(entry(5)["id"]))
+    claimed = await imports.begin(source, ImportOptions(batch_size=100))
+    lost, changed = (MemoryKey("default", UUID(entry(number)["id"])) for number in (5, 7))
+    kept = store.imports.begin_stage
 
-    async def lose() -> None:
-        """Another client deletes a memory between the stages."""
-        while (await imports.get(claimed.job.id, None)).counts.migrated < 35:
-            await asyncio.sleep(0)
-        await store.memories.delete(lost)
+    async def meddle(lease: Lease, stage: ImportStage, now: datetime, total: int) -> int | None:
+        """Other clients delete one memory and replace another, between the stages."""
+        if stage is ImportStage.VALIDATING:
+            other = new(id=changed.id, new_code="other")
+            await store.memories.delete(lost)
+            await store.memories.delete(changed)
+            await store.memories.add([other], now)
+        return await kept(lease, stage, now, total)
 
-    task = asyncio.create_task(imports.run(claimed))
-    await lose()
-    job = await task
+    store.imports.begin_stage = meddle  # type: ignore[method-assign]
+    job = await imports.run(claimed)
     assert job is not None
-    if job.validation.missing:  # the deletion came before the comparison of that row
-        [finding] = await imports.findings(job.id, None, FindingKind.MISSING, 10, None)
-        assert (finding.rowid, finding.source_id) == (5, str(lost.id))
-    assert job.state is ImportState.COMPLETED
+    assert job.validation == Validation(checked=35, mismatched=1, missing=1)
+    [missing] = await imports.findings(job.id, None, FindingKind.MISSING, 10, None)
+    [differing] = await imports.findings(job.id, None, FindingKind.MISMATCHED, 10, None)
+    assert (missing.rowid, missing.source_id) == (5, str(lost.id))
+    assert (differing.rowid, differing.source_id) == (7, str(changed.id))
+    assert "new_code" in differing.reason
+    assert "vector" in differing.reason
+
+
+async def test_a_value_that_the_store_refuses_costs_its_row_alone(store: Store, imports: Imports, source: Path) -> None:
+    claimed = await imports.begin(source, OPTIONS)
+    kept = store.imports.save_batch
+
+    async def refuse(lease: Lease, batch: ImportBatch, now: datetime, *, dry_run: bool) -> Counts:
+        """As a store that has a limit which this service does not know."""
+        if any(rowid == 13 for rowid, _ in batch.rows):
+            raise InvalidInputError("the store refuses a value")
+        return await kept(lease, batch, now, dry_run=dry_run)
+
+    store.imports.save_batch = refuse  # type: ignore[method-assign]
+    job = await imports.run(claimed)
+    assert job is not None
+    assert (job.state, job.counts.migrated, job.counts.failed) == (ImportState.COMPLETED, 34, 1)
+    [reject] = await imports.findings(job.id, None, FindingKind.REJECT, 10, None)
+    assert (reject.rowid, reject.reason) == (13, "the store refuses a value")
+
+
+async def test_an_error_of_the_service_ends_an_import_instead_of_repeating_it(
+    store: Store, imports: Imports, source: Path
+) -> None:
+    claimed = await imports.begin(source, OPTIONS)
+
+    async def fail(*arguments: object, **more: object) -> Counts:
+        raise ZeroDivisionError
+
+    store.imports.save_batch = fail  # type: ignore[method-assign]
+    job = await imports.run(claimed)
+    assert job is not None
+    assert job.state is ImportState.FAILED
+    assert "ZeroDivisionError" in str(job.error)
+
+
+async def test_a_long_path_is_imported_like_any_other(store: Store, imports: Imports, tmp_path: Path) -> None:
+    folder = tmp_path
+    for part in range(12):
+        folder = folder / f"{part}".rjust(250, "x")
+    folder.mkdir(parents=True)
+    path = write_ai_afterimage(tmp_path / "memory.db", [entry(1)]).rename(folder / "memory.db")
+    assert (await run(imports, path)).counts.migrated == 1
+
+
+async def test_a_refused_start_leaves_no_copy_behind(imports: Imports, source: Path, tmp_path: Path) -> None:
+    claimed = await imports.begin(source, OPTIONS)
+    with pytest.raises(ConflictError):
+        await imports.begin(source, ImportOptions(dry_run=True))
+    assert [path.stem for path in (tmp_path / "spool").glob("*.sqlite*")] == [str(claimed.job.id)]
 
 
 async def test_a_service_file_keeps_its_projects_unless_told_otherwise(
@@ -201,3 +266,26 @@ async def test_a_damaged_file_is_refused_or_accounted_for(
         assert await stored(store) == []
     else:
         assert len(await stored(store)) == job.counts.migrated
+
+
+async def test_copies_that_no_import_needs_are_swept_at_the_next_start(
+    imports: Imports, source: Path, tmp_path: Path
+) -> None:
+    spool = tmp_path / "spool"
+    needed = spool / f"{(await imports.begin(source, OPTIONS)).job.id}.sqlite"
+    partial, old, foreign = (
+        spool / f"01900000-0000-7000-8000-00000000000{number}.sqlite{end}"
+        for number, end in enumerate((".partial", "", ""))
+    )
+    hour_ago = time.time() - 2 * 3600
+    for path, written_at in ((partial, hour_ago), (old, 0), (foreign, hour_ago), (needed, hour_ago)):
+        path.touch()
+        os.utime(path, (written_at, written_at))
+    (spool / "01900000-0000-7000-8000-000000000009.sqlite").symlink_to("nowhere")
+    imports.start()
+    async with asyncio.timeout(10):
+        while partial.exists() or old.exists():
+            await asyncio.sleep(0.01)
+    await imports.stop()
+    assert foreign.exists()
+    assert needed.exists()

@@ -1,5 +1,6 @@
 """Routes that tell whether the service is well, and what it holds."""
 
+import asyncio
 from typing import Annotated, Literal
 
 from fastapi import APIRouter, Query, Response
@@ -14,6 +15,9 @@ from app.models import Stats
 router = APIRouter(tags=["service"])
 
 OK = "ok"
+
+PATIENCE_SECONDS = 3.0
+"""How long the store may take for a sign of life."""
 
 
 class Alive(BaseModel):
@@ -43,7 +47,10 @@ async def readyz(given: Given, response: Response) -> Readiness:
     """Whether the service can do its work; 503 names the part that fails."""
     checks = {given.store.backend: OK, "embedding": OK}
     try:
-        await given.store.ping()
+        async with asyncio.timeout(PATIENCE_SECONDS):
+            await given.store.ping()
+    except TimeoutError:
+        checks[given.store.backend] = f"no answer within {PATIENCE_SECONDS:g} s"
     except UnavailableError as error:
         checks[given.store.backend] = str(error)
     if given.worker.problem is not None:

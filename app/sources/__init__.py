@@ -1,7 +1,7 @@
 """Reads the SQLite files of AI-AfterImage and of this service, also while they are in use, damaged, or hostile."""
 
 from app.sources.folder import find_below
-from app.sources.reader import Reader
+from app.sources.reader import Reader, format_of
 from app.sources.snapshots import snapshot
 
-__all__ = ["Reader", "find_below", "snapshot"]
+__all__ = ["Reader", "find_below", "format_of", "snapshot"]

@@ -3,7 +3,7 @@
 import sqlite3
 from collections import Counter
 from collections.abc import Iterator
-from contextlib import suppress
+from contextlib import closing, contextmanager, suppress
 from dataclasses import replace
 from functools import cached_property
 from itertools import islice
@@ -24,6 +24,28 @@ from app.sources.recognise import recognise
 WINDOW_ROWS = 1000
 
 
+def format_of(path: Path) -> str:
+    """What wrote a file that nobody writes now, without looking at its rows.
+
+    Raises:
+        SourceError: the file is no source; says what was found and what was expected.
+    """
+    with _refusing():
+        check_header(path)
+        with closing(GuardedFile(path)) as file:
+            return recognise(file).name
+
+
+@contextmanager
+def _refusing() -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        raise SourceError(f"the file cannot be read: {error.strerror}") from error
+    except sqlite3.Error as error:
+        raise SourceError(f"the file cannot be read: {error}; `sqlite3 FILE .recover` may save it") from error
+
+
 class Reader:
     """The rows of a file that nobody writes, such as a snapshot; for one thread at a time.
 
@@ -38,7 +60,7 @@ class Reader:
         """Vectors of any other model than `model` are passed over: a mix could not be searched."""
         self._dimensions = vector_dimensions
         self._model = model
-        try:
+        with _refusing():
             check_header(path)
             self._file = GuardedFile(path)
             try:
@@ -47,10 +69,6 @@ class Reader:
             except BaseException:
                 self.close()
                 raise
-        except OSError as error:
-            raise SourceError(f"the file cannot be read: {error.strerror}") from error
-        except sqlite3.Error as error:
-            raise SourceError(f"the file cannot be read: {error}; `sqlite3 FILE .recover` may save it") from error
 
     def __enter__(self) -> Self:
         return self

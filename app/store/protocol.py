@@ -161,6 +161,12 @@ class ImportBatch:
         """Rows of the source that this batch accounts for."""
         return len(self.rows) + len(self.rejects)
 
+    def singles(self) -> "list[ImportBatch]":
+        """A batch for each row, in the order of the source."""
+        single = [ImportBatch(rows=(row,), rejects=(), last_rowid=row[0]) for row in self.rows]
+        single += [ImportBatch(rows=(), rejects=(reject,), last_rowid=reject.rowid) for reject in self.rejects]
+        return sorted(single, key=lambda batch: batch.last_rowid)
+
 
 class ImportStore(Protocol):
     """Imports, with what they could not take. Methods with a lease raise LeaseLostError once it is not the newest."""

@@ -9,7 +9,7 @@ from fastapi import FastAPI
 
 from app.main import create_app
 from app.settings import Settings
-from tests.conftest import new_database
+from tests.conftest import emptied
 
 
 @pytest.fixture
@@ -27,7 +27,7 @@ async def settings(
     """Settings for an empty store of each kind, with the embedder that needs no model."""
     where: dict[str, object] = {"sqlite_path": tmp_path / "store.db"}
     if request.param == "postgresql":
-        where = {"database_url": await new_database(postgres_url(18))}
+        where = {"database_url": await emptied(postgres_url(18))}
     return Settings.model_validate(
         {
             "backend": request.param,

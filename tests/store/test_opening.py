@@ -18,15 +18,8 @@ from app.store import postgresql, sqlite
 from app.store.postgresql import PostgresStore
 from app.store.postgresql.connections import Connections
 from app.store.sqlite import SqliteStore
-from tests.conftest import MODEL, connections, new_database
+from tests.conftest import MODEL, connections, execute, new_database
 from tests.memories import NOON, new
-
-
-async def execute(url: str, *statements: str) -> None:
-    connection = await asyncpg.connect(url)
-    for statement in statements:
-        await connection.execute(statement)
-    await connection.close()
 
 
 async def opening(url: str) -> str:
