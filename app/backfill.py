@@ -13,7 +13,7 @@ from app.models import Memory
 from app.pieces import cut
 from app.store.protocol import ClaimedMemory, EmbeddingStore, PieceVector
 
-FRESH_LIMIT = 1024
+FRESH_LIMIT = 256
 """New memories that wait in this process; more are left to the queue in the database."""
 
 FRESH_BATCH = 16
@@ -92,8 +92,12 @@ class Backfill:
                 log.warning("memories are embedded later", count=len(memories), reason=str(error))
 
     async def _embed_queued(self) -> None:
+        complete = False
         while True:
             try:
+                if not complete:
+                    await self._store.queue_missing(self._worker.model, datetime.now(UTC))
+                    complete = True
                 await self._worker.wait_ready()
                 now = datetime.now(UTC)
                 until = now + CLAIM_TIME

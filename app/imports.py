@@ -17,7 +17,7 @@ from uuid_utils.compat import uuid7
 from app.errors import ConflictError, NotFoundError, TooLargeError, UnavailableError
 from app.import_run import ImportRun
 from app.models import Finding, FindingKind, Import, NewImport
-from app.sources import find_below, format_of, snapshot
+from app.sources import check_complete, find_below, format_of, snapshot
 from app.store.protocol import ClaimedImport, Store
 
 POLL_SECONDS = 1.0
@@ -104,6 +104,7 @@ class Imports:
         import_id = uuid7()
         with self._removed_unless_taken(import_id):
             digest = await self._receive(body, self._copy(import_id))
+            await asyncio.to_thread(check_complete, self._copy(import_id))
         return await self._queue(import_id, "upload", f"sha256:{digest}", options)
 
     async def begin(self, path: Path, options: ImportOptions) -> ClaimedImport:

@@ -23,9 +23,10 @@ MAX_PARTS = 12
 MAX_NAMES = 64
 """Definitions of a memory whose names are kept; more are in none but generated code."""
 
-MAX_CODE_CHARACTERS = 128 * 1024
-MAX_CONTEXT_CHARACTERS = 16 * 1024
-"""What is searched by words of one memory; a tsvector holds 1 MiB, into which a new word every two characters fits."""
+MAX_CODE_BYTES = 128 * 1024
+MAX_CONTEXT_BYTES = 16 * 1024
+"""What is searched by words of one memory, of its UTF-8. A tsvector holds 1 MiB; a word takes its bytes and some
+twelve more, and stands there twice at most, as a part and as a whole."""
 
 MAX_QUERY_WORDS = 256
 """Distinct words of a query that are looked up; a longer query, such as a piece of code, is cut."""
@@ -67,10 +68,10 @@ STOP_WORDS = frozenset(
 
 
 def document_words(file_path: str, code: str, context: str | None) -> Words:
-    """The searchable words of a memory, of its first `MAX_CODE_CHARACTERS` and `MAX_CONTEXT_CHARACTERS`."""
+    """The searchable words of a memory, of its first `MAX_CODE_BYTES` and `MAX_CONTEXT_BYTES`."""
     words: list[str] = []
     identifiers: list[str] = []
-    code = code[:MAX_CODE_CHARACTERS]
+    code = _beginning(code, MAX_CODE_BYTES)
     for run in _RUN.findall(code):
         parts, identifier = _split(run)
         words += parts
@@ -81,7 +82,7 @@ def document_words(file_path: str, code: str, context: str | None) -> Words:
         identifiers=identifiers,
         names=list(_names(code)),
         path=_parts_of(file_path),
-        context=_parts_of((context or "")[:MAX_CONTEXT_CHARACTERS]),
+        context=_parts_of(_beginning(context or "", MAX_CONTEXT_BYTES)),
     )
 
 
@@ -149,6 +150,12 @@ def _names(code: str) -> Iterator[str]:
             if identifier is not None:
                 yield identifier
                 yield from _pairs(run)
+
+
+def _beginning(text: str, limit_bytes: int) -> str:
+    if 4 * len(text) <= limit_bytes:
+        return text
+    return text.encode()[:limit_bytes].decode(errors="ignore")
 
 
 def _parts_of(text: str) -> list[str]:

@@ -18,11 +18,10 @@ from app.doctor.check import Check, Verdict
 from app.store.embedded import EmbeddedPostgres
 from app.store.postgresql import PostgresStore
 from app.store.sqlite import SqliteStore
-from tests.conftest import MODEL, connections
+from tests.conftest import MODEL, connections, execute
 from tests.memories import NOON, new
 from tests.processes import afterimage, environment
 from tests.source_files import entry, write_ai_afterimage, zero_page
-from tests.store.test_opening import execute
 
 POSTGRESQL = ("connection", "authentication", "database", "extension", "migrations", "permissions")
 

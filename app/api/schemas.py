@@ -8,10 +8,19 @@ from typing import Annotated, Any, Literal, Self
 from uuid import UUID
 
 import numpy as np
-from pydantic import AfterValidator, AwareDatetime, BaseModel, ConfigDict, Field, StringConstraints, WithJsonSchema
+from pydantic import (
+    AfterValidator,
+    AwareDatetime,
+    BaseModel,
+    ConfigDict,
+    Field,
+    StringConstraints,
+    TypeAdapter,
+    WithJsonSchema,
+)
 from pydantic_core import PydanticCustomError
 
-from app.errors import InvalidInputError
+from app.errors import InvalidInputError, UnavailableError
 from app.memories import Added, AddStatus, Draft, SearchMode
 from app.models import (
     MAX_NAME_CHARACTERS,
@@ -39,6 +48,12 @@ def _storable(text: str) -> str:
     at = text.find("\0")
     if at >= 0:
         raise PydanticCustomError("nul", "must not contain a NUL character, found one at character {at}", {"at": at})
+    try:
+        text.encode()
+    except UnicodeEncodeError as error:
+        raise PydanticCustomError(
+            "surrogate", "must not contain half a surrogate pair, found one at character {at}", {"at": error.start}
+        ) from None
     return text
 
 
@@ -61,11 +76,12 @@ def _utc(time: datetime) -> datetime:
 
 
 Time = Annotated[AwareDatetime, AfterValidator(_utc)]
-Text = Annotated[str, AfterValidator(_storable)]
-Code = Annotated[Text, AfterValidator(_fits)]
-Project = Annotated[Text, StringConstraints(min_length=1, max_length=MAX_PROJECT_CHARACTERS)]
-Name = Annotated[Text, StringConstraints(min_length=1, max_length=MAX_NAME_CHARACTERS)]
-FilePath = Annotated[Text, StringConstraints(min_length=1, max_length=MAX_PATH_CHARACTERS)]
+Storable = AfterValidator(_storable)
+Text = Annotated[str, Storable, AfterValidator(_fits)]
+Code = Annotated[str, StringConstraints(min_length=1), Storable, AfterValidator(_fits)]
+Project = Annotated[str, StringConstraints(min_length=1, max_length=MAX_PROJECT_CHARACTERS), Storable]
+Name = Annotated[str, StringConstraints(min_length=1, max_length=MAX_NAME_CHARACTERS), Storable]
+FilePath = Annotated[str, StringConstraints(min_length=1, max_length=MAX_PATH_CHARACTERS), Storable]
 Finite = Annotated[float, Field(allow_inf_nan=False)]
 
 
@@ -96,10 +112,10 @@ class MemoryIn(Body):
     )
 
     file_path: Annotated[FilePath, Field(description="The file that was edited.")]
-    new_code: Annotated[Code, Field(min_length=1, description="What was written, at most 1 MiB.")]
+    new_code: Annotated[Code, Field(description="What was written, at most 1 MiB.")]
     project: Annotated[Project, Field(description="The namespace it belongs to, usually a repository.")] = "default"
-    old_code: Annotated[Code | None, Field(description="What it replaced.")] = None
-    context: Annotated[Code | None, Field(description="What the edit was about.")] = None
+    old_code: Annotated[Text | None, Field(description="What it replaced.")] = None
+    context: Annotated[Text | None, Field(description="What the edit was about.")] = None
     session_id: Annotated[Name | None, Field(description="The agent's session.")] = None
     agent_id: Annotated[Name | None, Field(description="The agent.")] = None
     language: Annotated[Name | None, Field(description="Taken from the file name when absent.")] = None
@@ -134,6 +150,8 @@ class MemoryIn(Body):
 
 
 def _unit(values: list[float], dimensions: int | None) -> Vector:
+    if dimensions is None:
+        raise UnavailableError("embedding: the model is still loading, and with it the length of its vectors")
     if len(values) != dimensions:
         raise InvalidInputError(f"embedding: must have the model's {dimensions} numbers, got {len(values)}")
     wide = np.array(values, dtype=np.float64)
@@ -315,6 +333,10 @@ class Undone(BaseModel):
     deleted: Annotated[int, Field(description="Memories that the import had brought in and that are gone now.")]
 
 
+_TIME: TypeAdapter[datetime] = TypeAdapter(Time)
+_PROJECT: TypeAdapter[str] = TypeAdapter(Project)
+
+
 def encode_cursor(*parts: object) -> str:
     """A place as an opaque text."""
     return base64.urlsafe_b64encode(json.dumps([str(part) for part in parts]).encode()).decode().rstrip("=")
@@ -339,6 +361,6 @@ def position_from(cursor: str) -> Position:
     """The place in the list of memories that a cursor stands for."""
     timestamp, project, memory_id = decode_cursor(cursor, 3)
     try:
-        return Position(datetime.fromisoformat(timestamp), project, UUID(memory_id))
+        return Position(_TIME.validate_python(timestamp), _PROJECT.validate_python(project), UUID(memory_id))
     except ValueError:
         raise InvalidInputError(f"cursor: must be the next_cursor of an earlier page, got {cursor[:80]!r}") from None

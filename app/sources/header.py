@@ -6,6 +6,8 @@ from app.errors import SourceError
 
 MAGIC = b"SQLite format 3\0"
 HEADER_BYTES = 100
+WAL = 2
+"""The version of the file format, for reading and for writing, that has a -wal file."""
 
 
 def check_header(path: Path) -> None:
@@ -24,6 +26,21 @@ def check_header(path: Path) -> None:
     expected = _database_bytes(header) if len(header) == HEADER_BYTES else HEADER_BYTES
     if size < expected:
         raise SourceError(f"the file is truncated: it has {size:,} bytes, its header says {expected:,}; copy it again")
+
+
+def check_complete(path: Path) -> None:
+    """Finds whether a file that came alone may lack what stands in a file beside the original.
+
+    Raises:
+        SourceError: it is in WAL mode.
+    """
+    with path.open("rb") as file:
+        header = file.read(HEADER_BYTES)
+    if WAL in header[18:20]:
+        raise SourceError(
+            "the file is in WAL mode: rows may stand in its -wal file, which was not sent; import it by its path, or bring "
+            'it together first: sqlite3 FILE "PRAGMA journal_mode = DELETE"'
+        )
 
 
 def _database_bytes(header: bytes) -> int:

@@ -296,6 +296,20 @@ SELECT
   (SELECT vector_dims(embedding) FROM embeddings WHERE model = :model LIMIT 1) AS dimensions,
   pg_database_size(current_database()) AS size_bytes;
 
+-- name: queue_missing!
+-- Queues memories that have no vector of a model, as after a change of the model.
+INSERT INTO embedding_queue (project, memory_id, model, due_at)
+SELECT m.project, m.id, :model::text, :now::timestamptz
+FROM memories AS m
+WHERE NOT EXISTS (
+  SELECT FROM embeddings AS e
+  WHERE e.project = m.project
+    AND e.memory_id = m.id
+    AND e.model = :model
+    AND e.piece = 0
+)
+ON CONFLICT (project, memory_id, model) DO NOTHING;
+
 -- name: claim_embeddings
 -- Takes due memories off the queue until a time; SKIP LOCKED lets several replicas share the work.
 WITH due AS (

@@ -100,6 +100,9 @@ class ClaimedMemory:
 class EmbeddingStore(Protocol):
     """Vectors, and the queue of those still to be made."""
 
+    async def queue_missing(self, model: str, now: datetime) -> None:
+        """Queues all memories that have no vector of this model, as after a change of the model."""
+
     async def claim(
         self, model: str, limit: int, now: datetime, until: datetime, *, whole: bool = True
     ) -> Sequence[ClaimedMemory]:

@@ -176,6 +176,20 @@ SELECT
   (SELECT length(embedding) / 2 FROM embeddings WHERE model = :model LIMIT 1) AS dimensions,
   (SELECT page_count * page_size FROM pragma_page_count, pragma_page_size) AS size_bytes;
 
+-- name: queue_missing!
+-- Queues memories that have no vector of a model, as after a change of the model.
+INSERT INTO embedding_queue (project, memory_id, model, due_at)
+SELECT m.project, m.id, :model, :now
+FROM memories AS m
+WHERE NOT EXISTS (
+  SELECT 1 FROM embeddings AS e
+  WHERE e.project = m.project
+    AND e.memory_id = m.id
+    AND e.model = :model
+    AND e.piece = 0
+)
+ON CONFLICT (project, memory_id, model) DO NOTHING;
+
 -- name: claim_embeddings
 -- Due memories of the queue; with one writer there is nothing to lock, hold_embeddings moves them on.
 SELECT

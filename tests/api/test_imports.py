@@ -2,13 +2,15 @@
 
 import asyncio
 import json
+import sqlite3
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
 import httpx
 import pytest
 
-from tests.source_files import entry, write_ai_afterimage, write_ai_afterimage_08
+from tests.source_files import entry, insert, write_ai_afterimage, write_ai_afterimage_08
 
 SQLITE = {"content-type": "application/vnd.sqlite3"}
 FINAL = {"completed", "failed", "cancelled"}
@@ -124,14 +126,28 @@ async def test_an_upload_that_is_no_source_leaves_nothing_behind(client: httpx.A
     for content in (b"", b"no database", b"SQLite format 3\0" + bytes(100)):
         answer = await client.post("/v1/admin/imports", content=content, headers=SQLITE)
         assert answer.status_code == 422
-    assert [path.name for path in (tmp_path / "spool").iterdir()] == ["id"]
+    assert list((tmp_path / "spool").glob("*.sqlite*")) == []
+
+
+async def test_an_upload_in_wal_mode_is_refused_because_rows_may_be_missing(
+    client: httpx.AsyncClient, tmp_path: Path
+) -> None:
+    path = write_ai_afterimage(tmp_path / "memory.db", [entry(1)])
+    with closing(sqlite3.connect(path)) as writer:
+        writer.execute("PRAGMA journal_mode = WAL")
+        insert(writer, "code_memory", [entry(2)])
+        writer.commit()
+        answer = await client.post("/v1/admin/imports", content=path.read_bytes(), headers=SQLITE)
+    assert answer.status_code == 422
+    assert "journal_mode = DELETE" in answer.json()["detail"]
+    assert list((tmp_path / "spool").glob("*.sqlite*")) == []
 
 
 async def test_an_upload_over_the_limit_is_refused(client: httpx.AsyncClient, tmp_path: Path) -> None:
     answer = await client.post("/v1/admin/imports", content=bytes(1024 * 1024 + 1), headers=SQLITE)
     assert answer.status_code == 413
     assert "1048576" in answer.json()["detail"]
-    assert [path.name for path in (tmp_path / "spool").iterdir()] == ["id"]
+    assert list((tmp_path / "spool").glob("*.sqlite*")) == []
 
 
 async def test_another_media_type_is_refused(client: httpx.AsyncClient) -> None:

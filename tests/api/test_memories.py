@@ -7,6 +7,8 @@ from uuid import uuid4
 import httpx
 import pytest
 
+from app.api.schemas import encode_cursor
+
 CODE = "def parse_header(line):\n\treturn line.partition(':')  # é 😀\r\n"
 
 
@@ -162,6 +164,8 @@ async def test_bad_input_is_named_with_its_limit(client: httpx.AsyncClient, name
         b"{",
         b"\xff\xfe",
         b'{"file_path": "x", "new_code": "\\ud800"}',
+        b'{"file_path": "\\udfff", "new_code": "x"}',
+        b'{"file_path": "x", "new_code": "x", "session_id": "\\ud800"}',
         b'{"file_path":"x","new_code":NaN}',
         b"[" * 5000,
     ],
@@ -172,7 +176,35 @@ async def test_a_broken_body_is_a_problem_and_not_a_crash(client: httpx.AsyncCli
     assert answer.headers["content-type"] == "application/problem+json"
 
 
-@pytest.mark.parametrize("cursor", ["x", "e30", "WyJhIiwiYiIsImMiXQ", "é"])
+FORGED = [
+    encode_cursor(time, project, uuid4())
+    for time, project in (
+        ("2026-01-01T00:00:00", "p"),
+        ("0001-01-01T00:00:00+14:00", "p"),
+        ("9999-12-31T23:59:59-14:00", "p"),
+        ("2026-01-01T00:00:00Z", "a\0"),
+        ("2026-01-01T00:00:00Z", "\ud800"),
+        ("2026-01-01T00:00:00Z", ""),
+    )
+]
+
+
+async def test_half_a_surrogate_pair_is_refused_alone(client: httpx.AsyncClient) -> None:
+    sent = b'{"memories": [{"file_path": "a", "new_code": "x"}, {"file_path": "\\ud800", "new_code": "x"}]}'
+    answer = await client.post("/v1/memories/batch", content=sent, headers={"content-type": "application/json"})
+    assert [one["status"] for one in answer.json()["results"]] == ["created", "rejected"]
+    assert "unicode" in answer.json()["results"][1]["error"]
+
+
+@pytest.mark.parametrize("name", ["session_id", "file_path", "projects"])
+async def test_half_a_surrogate_pair_in_a_filter_is_refused(client: httpx.AsyncClient, name: str) -> None:
+    value = b'["\\ud800"]' if name == "projects" else b'"\\ud800"'
+    sent = b'{"query": "x", "' + name.encode() + b'": ' + value + b"}"
+    answer = await client.post("/v1/search/fts", content=sent, headers={"content-type": "application/json"})
+    assert answer.status_code == 422
+
+
+@pytest.mark.parametrize("cursor", ["x", "e30", "WyJhIiwiYiIsImMiXQ", "é", *FORGED])
 async def test_a_foreign_cursor_is_refused(client: httpx.AsyncClient, cursor: str) -> None:
     answer = await client.get("/v1/memories", params={"cursor": cursor})
     assert answer.status_code == 422

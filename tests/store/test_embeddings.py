@@ -76,3 +76,14 @@ async def test_a_memory_that_is_given_up_is_failed_and_stays_found_by_words(stor
     assert await store.embeddings.claim(MODEL, 10, SOON, SOON) == []
     stats = await store.memories.stats(None, MODEL)
     assert (stats.embedding.pending, stats.embedding.failed) == (0, 1)
+
+
+async def test_after_a_change_of_the_model_all_memories_are_queued_once(store: Store) -> None:
+    rows = [new(vector(1)), new(vector(1))]
+    await store.memories.add(rows, NOON)
+    for _ in range(2):
+        await store.embeddings.queue_missing(MODEL, NOON)
+    assert await store.embeddings.claim(MODEL, 10, NOON, SOON) == []
+    for _ in range(2):
+        await store.embeddings.queue_missing("another", NOON)
+    assert len(await store.embeddings.claim("another", 10, NOON, SOON)) == 2

@@ -218,9 +218,17 @@ async def test_vectors_of_another_model_are_never_mixed_in(store: Store) -> None
     assert await store.memories.search_vectors(EVERYWHERE, vector(1), "another", 10) == []
 
 
-async def test_a_huge_memory_of_distinct_words_is_stored_and_found(store: Store) -> None:
-    code = " ".join(chr(0x4E00 + index % 20000) + str(index) for index in range(130_000))[: 1024 * 256]
-    row = new(new_code=f"needle {code}", context=code[:20000])
+LONG_WORDS = " ".join(
+    "".join(chr(0x10400 + (index * 7919 + place * 31) % 40) for place in range(16)) + str(index)
+    for index in range(9000)
+)
+SHORT_WORDS = " ".join(chr(0x4E00 + index % 20000) + str(index) for index in range(130_000))
+MIXED_WORDS = " ".join(f"a{index:x}Z" for index in range(60_000))
+
+
+@pytest.mark.parametrize("words", [LONG_WORDS, SHORT_WORDS, MIXED_WORDS])
+async def test_a_huge_memory_of_distinct_words_is_stored_and_found(store: Store, words: str) -> None:
+    row = new(new_code=f"needle {words[: 1024 * 256]}", context=words[::-1][:20000])
     await store.memories.add([row], NOON)
     [match] = await store.memories.search_words(EVERYWHERE, query_words("needle"), 10)
     assert match.key == row.memory.key

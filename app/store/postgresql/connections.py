@@ -9,7 +9,7 @@ import asyncpg
 import structlog
 from pgvector.asyncpg import register_vector
 
-from app.errors import UnavailableError
+from app.errors import InvalidInputError, UnavailableError
 from app.store import migrate
 from app.store.postgresql import extension
 from app.store.postgresql.server import connect, no_tables, one_line
@@ -18,6 +18,8 @@ MIGRATION_LOCK = 0x61667465_72696D67
 """Key of the advisory lock under which the schema is changed: "afterimg"."""
 
 LOCK_POLL_SECONDS = 0.1
+
+REFUSED = (asyncpg.DataError, asyncpg.ProgramLimitExceededError)
 
 LOST = (
     OSError,
@@ -97,6 +99,8 @@ class Connections:
                 f"the statement ran longer than {self._statement_timeout_seconds:g} s "
                 "(AFTERIMAGE_STATEMENT_TIMEOUT_SECONDS)"
             ) from None
+        except REFUSED as error:
+            raise InvalidInputError(f"PostgreSQL refuses a value: {one_line(error)}") from error
         except LOST as error:
             raise UnavailableError(f"PostgreSQL does not answer: {one_line(error)}") from error
 

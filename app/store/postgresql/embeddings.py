@@ -23,6 +23,11 @@ class PostgresEmbeddings:
         self._queries = queries
         self._index = index
 
+    async def queue_missing(self, model: str, now: datetime) -> None:
+        """See EmbeddingStore."""
+        async with self._connections.acquire() as connection:
+            await self._queries.queue_missing(connection, model=model, now=now)
+
     async def claim(
         self, model: str, limit: int, now: datetime, until: datetime, *, whole: bool = True
     ) -> list[ClaimedMemory]:

@@ -3,7 +3,7 @@
 import asyncio
 import sqlite3
 from collections.abc import AsyncIterator, Awaitable, Callable, Set
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -115,10 +115,9 @@ class SqliteConnections:
                     answers.append((answer, await self._attempt(work)))
             await self._writer.execute("COMMIT")
         except Exception as error:  # noqa: BLE001 - handed to every caller
-            if self._writer.in_transaction:
-                await self._writer.execute("ROLLBACK")
             lost = UnavailableError(f"SQLite did not store: {error}")
             answers = [(answer, lost) for _, answer in group]
+            await self._roll_back()
         for answer, result in answers:
             if answer.done():
                 continue
@@ -126,6 +125,18 @@ class SqliteConnections:
                 answer.set_exception(result)
             else:
                 answer.set_result(result)
+
+    async def _roll_back(self) -> None:
+        """Makes the writer usable again, by a new connection if there is no other way."""
+        try:
+            if self._writer.in_transaction:
+                await self._writer.execute("ROLLBACK")
+        except (sqlite3.Error, ValueError) as error:
+            log.warning("the SQLite file is opened again", path=str(self._path), reason=str(error))
+            with suppress(sqlite3.Error, ValueError):
+                await self._writer.close()
+            with suppress(sqlite3.Error):
+                self._writer = await self._connect()
 
     async def _attempt(self, work: Work[Any]) -> Any:
         """The result of the work, or the error that undid it."""

@@ -23,6 +23,11 @@ class SqliteEmbeddings:
         self._connections = connections
         self._queries = queries
 
+    async def queue_missing(self, model: str, now: datetime) -> None:
+        """See EmbeddingStore."""
+        values = {"model": model, "now": time_text(now)}
+        await self._connections.write(lambda connection: self._queries.queue_missing(connection, **values))
+
     async def claim(
         self, model: str, limit: int, now: datetime, until: datetime, *, whole: bool = True
     ) -> list[ClaimedMemory]:

@@ -109,14 +109,14 @@ class SqliteMemories:
         """See MemoryStore."""
 
         async def work(connection: aiosqlite.Connection) -> bool:
+            # Before the commit: behind it the same id may come again, with another vector.
+            self.forget([key])
             rows = self._queries.delete_memory(connection, project=key.project, id=str(key.id))
             deleted = [{"seq": row["seq"]} async for row in rows]
             await self._queries.delete_words(connection, deleted)
             return bool(deleted)
 
-        deleted = await self._connections.write(work)
-        self.forget([key])
-        return deleted
+        return await self._connections.write(work)
 
     def forget(self, keys: Iterable[MemoryKey]) -> None:
         """Takes deleted memories out of the vectors in memory."""
