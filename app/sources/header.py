@@ -38,8 +38,8 @@ def check_complete(path: Path) -> None:
         header = file.read(HEADER_BYTES)
     if WAL in header[18:20]:
         raise SourceError(
-            "the file is in WAL mode: rows may stand in its -wal file, which was not sent; import it by its path, or bring "
-            'it together first: sqlite3 FILE "PRAGMA journal_mode = DELETE"'
+            "the file is in WAL mode: rows may stand in its -wal file, which was not sent; import it by its path, or "
+            'bring it together first: sqlite3 FILE "PRAGMA journal_mode = DELETE"'
         )
 
 

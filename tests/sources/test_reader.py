@@ -108,7 +108,9 @@ def service_row(number: int, **changes: object) -> dict[str, object]:
 
 def service_vector(number: int, model: str = MODEL, piece: int = 0) -> dict[str, object]:
     vector = np.frombuffer(vector_blob(number), "<f4").astype("<f2").tobytes()
-    return {"project": "p", "memory_id": entry(number)["id"], "model": model, "piece": piece, "embedding": vector}
+    lines = {"first_line": 1, "last_line": 2} if piece else {}
+    place = {"project": "p", "memory_id": entry(number)["id"], "model": model, "piece": piece}
+    return {**place, "embedding": vector, **lines}
 
 
 def test_a_file_of_this_service_keeps_project_agent_and_language(path: Path) -> None:
