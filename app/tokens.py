@@ -43,13 +43,22 @@ NAME_MARK = "="
 _RUN = re.compile(r"\w+")
 _PART = re.compile(r"[A-Z]+(?![a-z])|[A-Z]?[a-z]+|\d+|[^\W\d_A-Za-z]+")
 
-_DEFINITION = re.compile(
+_KEYWORD_DEFINITION = (
     r"\b(?:def|class|func(?:[ \t]{0,4}\([^()\n]{0,100}\))?|function\*?|fn|fun|sub|interface|struct|enum|trait|module"
     r"|namespace|type|defp|defmodule|procedure)[ \t]{1,4}(\w+)"
     r"|\b(?:const|let|var)[ \t]{1,4}(\w+)[ \t]{0,4}=[ \t]{0,4}(?:async\b|function\b|\([^()\n]{0,200}\)[ \t]{0,4}=>)"
-    r"|\b(?!(?:if|for|while|switch|catch|return|with)\b)(\w+)[ \t]{0,4}\([^(){};]{0,300}\)[^(){};=\n]{0,60}\{"
 )
-"""Definitions in the languages of curly braces, and in those that have a word for it."""
+_DEFINITION = re.compile(_KEYWORD_DEFINITION)
+"""Definitions in languages that have a word for it."""
+
+_BRACE_DEFINITION = re.compile(
+    _KEYWORD_DEFINITION
+    + r"|\b(?!(?:if|for|while|switch|catch|return|with)\b)(\w+)[ \t]{0,4}\([^(){};]{0,300}\)[^(){};=\n]{0,60}\{"
+)
+"""The same, and definitions in languages that have none, but curly braces."""
+
+_BODY = re.compile(r"\)[^(){};=\n]{0,60}\{")
+"""What such a definition needs; most code has none, and to look for this is much the quicker."""
 
 _CALL = re.compile(r"[\w.:>$@#-]*?(\w+)[!?]?(?:\([^\n]*\))?;?")
 """A query that is one name, dotted or called: `json.loads`, `Queue::push(x)`, `$this->save()`."""
@@ -139,7 +148,8 @@ def found_words(text: str) -> Iterator[tuple[set[str], int, int]]:
 
 def _names(code: str) -> Iterator[str]:
     """What code defines: each name marked, its parts, and each two parts that stand side by side."""
-    for count, match in enumerate(_DEFINITION.finditer(code)):
+    definition = _BRACE_DEFINITION if _BODY.search(code) else _DEFINITION
+    for count, match in enumerate(definition.finditer(code)):
         if count == MAX_NAMES:
             break
         run = next(filter(None, match.groups()))

@@ -24,6 +24,7 @@ from pgvector.asyncpg import register_vector
 
 from app.imports import ImportLimits, ImportOptions, Imports
 from app.models import SourceRow
+from app.settings import Settings
 from app.sources import Reader, snapshot
 from app.store.embedded import EmbeddedPostgres
 from app.store.postgresql import PostgresStore
@@ -126,7 +127,7 @@ async def ours_on(url: str, source: Path, folder: Path) -> dict[str, float]:
     for label, validate in (("migrating", False), ("validated", True)):
         store = PostgresStore(Connections({"dsn": url}, 2, 10, 30, 60), MODEL)
         await store.open()
-        limits = ImportLimits(folder, folder / "spool", 500, timedelta(seconds=60), 0)
+        limits = ImportLimits(folder, folder / "spool", Settings().import_batch_size, timedelta(seconds=60), 0)
         imports = Imports(store, MODEL, limits)
         await imports.open()
         started = time.perf_counter()

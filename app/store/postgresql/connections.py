@@ -70,6 +70,7 @@ class Connections:
             server_settings={
                 "application_name": "afterimage",
                 "gin_pending_list_limit": "65536",
+                "jit": "off",
                 "plan_cache_mode": "force_custom_plan",
                 "statement_timeout": str(int(self._statement_timeout_seconds * 1000)),
             },

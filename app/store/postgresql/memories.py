@@ -48,7 +48,7 @@ class PostgresMemories:
 
     async def add_on(self, connection: Any, new: Sequence[NewMemory], embed_after: datetime) -> set[MemoryKey]:
         """As `add`, within a transaction of the caller's. Rows go in by key, so that two batches cannot deadlock."""
-        rows = sorted(new, key=lambda row: row.memory.key)
+        rows = sorted(new, key=lambda row: (row.memory.project, row.memory.id.int))
         memories = [row.memory for row in rows]
         stored = self._queries.add_memories(
             connection,
