@@ -64,8 +64,12 @@ def serving(home: Path, **more: str) -> Iterator[tuple[str, subprocess.Popen[str
                 time.sleep(0.05)
         yield address, process
     finally:
-        process.kill()
-        process.communicate()
+        process.terminate()  # so that a PostgreSQL of its own is stopped too
+        try:
+            process.communicate(timeout=DEADLINE_SECONDS)
+        except subprocess.TimeoutExpired:
+            process.kill()
+            process.communicate()
 
 
 def get(address: str) -> Any:

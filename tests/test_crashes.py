@@ -1,6 +1,7 @@
 """Kills processes in the middle of an import, at random, and looks for what was lost."""
 
 import random
+import shutil
 import sqlite3
 import time
 from contextlib import closing
@@ -9,6 +10,7 @@ from urllib.request import Request, urlopen
 
 import pytest
 
+from app.store.embedded import EmbeddedPostgres
 from tests.processes import get, serving
 from tests.source_files import entry, insert, write_ai_afterimage
 
@@ -48,6 +50,7 @@ def test_an_import_that_is_killed_again_and_again_ends_as_if_nothing_had_happene
             process.kill()
             process.wait()
             kills += 1
+    shutil.rmtree(EmbeddedPostgres(tmp_path / "postgres").home, ignore_errors=True)
     assert kills > 0
     assert job["counts"] == {"source_entries": ROWS, "migrated": ROWS, "skipped": 0, "failed": 0, "reembedded": 0}
     assert job["validation"] == {"checked": ROWS, "mismatched": 0, "missing": 0}
