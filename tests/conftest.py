@@ -43,6 +43,10 @@ def postgres_url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable[
         yield start
 
 
+WITHOUT_DISK = ("ALTER SYSTEM SET fsync = off", "SELECT pg_reload_conf()")
+"""What these tests store need not survive a power loss, and so they run in half the time."""
+
+
 async def new_database(server: str) -> str:
     """The URL of a database of its own on a server."""
     name = f"test_{uuid4().hex}"
@@ -52,7 +56,7 @@ async def new_database(server: str) -> str:
 
 async def emptied(server: str) -> str:
     """The URL of a server's first database, without anything in it: much sooner had than a new one."""
-    await execute(server, "DROP SCHEMA public CASCADE", "CREATE SCHEMA public")
+    await execute(server, *WITHOUT_DISK, "DROP SCHEMA public CASCADE", "CREATE SCHEMA public")
     return server
 
 
