@@ -44,7 +44,7 @@ def postgres_url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable[
 
 
 WITHOUT_DISK = ("ALTER SYSTEM SET fsync = off", "SELECT pg_reload_conf()")
-"""What these tests store need not survive a power loss, and so they run in half the time."""
+"""What these tests store need not survive a power loss, and so they run sooner."""
 
 
 async def new_database(server: str) -> str:
