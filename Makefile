@@ -18,7 +18,7 @@ run: ## Installs what is missing and starts the service on 127.0.0.1:8000 (PORT=
 	@exec $(VENV)/bin/afterimage serve --port $(PORT)
 
 test: check ## Runs all checks and tests.
-	@$(VENV)/bin/pytest
+	@$(VENV)/bin/pytest -n auto --maxprocesses 4 --dist worksteal
 
 check: ## Runs the checks: style, types, the direction of imports.
 	@$(LOCK) $(MAKE) --no-print-directory $(VENV)/test.stamp
