@@ -14,38 +14,38 @@ help: ## Lists these commands.
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "make %-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 run: ## Installs what is missing and starts the service on 127.0.0.1:8000 (PORT=8001 for another port).
-	@$(LOCK) $(MAKE) --no-print-directory $(VENV)/run.stamp
+	@$(LOCK) $(MAKE) -s --no-print-directory $(VENV)/run.stamp
 	@exec $(VENV)/bin/afterimage serve --port $(PORT)
 
 test: check ## Runs all checks and tests.
 	@$(VENV)/bin/pytest -n auto --maxprocesses 4 --dist worksteal
 
 check: ## Runs the checks: style, types, the direction of imports.
-	@$(LOCK) $(MAKE) --no-print-directory $(VENV)/test.stamp
+	@$(LOCK) $(MAKE) -s --no-print-directory $(VENV)/test.stamp
 	@$(VENV)/bin/ruff check .
 	@$(VENV)/bin/ruff format --check .
 	@$(VENV)/bin/mypy
 	@PYTHONPATH=. $(VENV)/bin/lint-imports --no-cache
 
 format: ## Formats the code.
-	@$(LOCK) $(MAKE) --no-print-directory $(VENV)/test.stamp
+	@$(LOCK) $(MAKE) -s --no-print-directory $(VENV)/test.stamp
 	@$(VENV)/bin/ruff check --fix .
 	@$(VENV)/bin/ruff format .
 
 bench-search: ## Measures search quality and time on both stores (BEIR=folder adds a labelled set of that form).
-	@$(LOCK) $(MAKE) --no-print-directory $(VENV)/test.stamp
+	@$(LOCK) $(MAKE) -s --no-print-directory $(VENV)/test.stamp
 	@$(VENV)/bin/python -m tests.benchmarks.search $(addprefix --beir ,$(BEIR))
 
 bench-vectors: ## Measures semantic search among 60,000 memories: recall, full pages, time.
-	@$(LOCK) $(MAKE) --no-print-directory $(VENV)/test.stamp
+	@$(LOCK) $(MAKE) -s --no-print-directory $(VENV)/test.stamp
 	@$(VENV)/bin/python -m tests.benchmarks.vectors
 
 bench-pieces: ## Measures what the pieces of long code bring to semantic search.
-	@$(LOCK) $(MAKE) --no-print-directory $(VENV)/test.stamp
+	@$(LOCK) $(MAKE) -s --no-print-directory $(VENV)/test.stamp
 	@$(VENV)/bin/python -m tests.benchmarks.pieces
 
 bench-import: ## Measures the import against AI-AfterImage's own (FILE=memory.db for a file of yours).
-	@$(LOCK) $(MAKE) --no-print-directory $(VENV)/test.stamp
+	@$(LOCK) $(MAKE) -s --no-print-directory $(VENV)/test.stamp
 	@$(VENV)/bin/python -m tests.benchmarks.imports $(FILE)
 
 $(VENV)/bin/pip:
