@@ -23,7 +23,7 @@ from app.migration_report import follow, print_report
 from app.models import ImportState
 from app.models import Scope as MemoryScope
 from app.serving import Announced, listen
-from app.settings import Settings, load_settings, unknown_yaml_keys
+from app.settings import Settings, load_settings, unknown_settings
 
 GRACEFUL_SECONDS = 10
 """How long open requests may still take once the service is told to stop."""
@@ -170,6 +170,6 @@ def _settings(*, quiet: bool = False, **arguments: Any) -> Settings:
     """The settings, with logs as they say; a command for a person logs only what is wrong."""
     settings = load_settings(**arguments)
     configure_logs("warning" if quiet else settings.log_level, settings.log_format)
-    for key in unknown_yaml_keys():
-        print(f"afterimage: nothing reads the setting {key} in the settings file; check its spelling", file=sys.stderr)
+    for name in unknown_settings():
+        print(f"afterimage: nothing reads the setting {name}; check its spelling", file=sys.stderr)
     return settings

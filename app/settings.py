@@ -248,10 +248,13 @@ def flatten(tree: dict[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]
             yield dotted, value
 
 
-def unknown_yaml_keys() -> list[str]:
-    """Keys of the settings file that nothing reads; a spelling mistake, most likely."""
-    known = {yaml_key(name) for name in Settings.model_fields} | UNUSED_YAML_KEYS
-    return sorted(key for key, _ in flatten(read_yaml(config_path())) if key not in known)
+def unknown_settings() -> list[str]:
+    """Keys of the settings file and variables that nothing reads; spelling mistakes, most likely."""
+    keys = {yaml_key(name) for name in Settings.model_fields} | UNUSED_YAML_KEYS
+    variables = {f"{ENV_PREFIX}{name.upper()}" for name in Settings.model_fields} | {f"{ENV_PREFIX}CONFIG"}
+    unread = [key for key, _ in flatten(read_yaml(config_path())) if key not in keys]
+    unread += [name for name in os.environ if name.upper().startswith(ENV_PREFIX) and name.upper() not in variables]
+    return sorted(unread)
 
 
 def load_settings(**arguments: Any) -> Settings:

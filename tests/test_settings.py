@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from app.errors import StartupError
-from app.settings import Settings, load_settings, unknown_yaml_keys, yaml_key
+from app.settings import Settings, load_settings, unknown_settings, yaml_key
 
 
 @pytest.fixture(autouse=True)
@@ -60,7 +60,7 @@ def test_a_file_of_ai_afterimage_works_unchanged(home: Path) -> None:
     assert settings.sqlite_path == home / ".afterimage" / "memory.db"
     assert (settings.pg_host, settings.min_pool_size, settings.max_results) == ("localhost", 3, 5)
     assert (settings.relevance_threshold, settings.fts_weight) == (0.6, 0.4)
-    assert unknown_yaml_keys() == []
+    assert unknown_settings() == []
 
 
 def test_the_environment_wins_over_the_file_and_arguments_over_both(
@@ -110,9 +110,11 @@ def test_pool_sizes_must_fit_each_other(monkeypatch: pytest.MonkeyPatch) -> None
         load_settings()
 
 
-def test_a_misspelt_key_is_noticed(home: Path) -> None:
+def test_a_misspelt_key_or_variable_is_noticed(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     write(home, "storge: {backend: sqlite}\n")
-    assert unknown_yaml_keys() == ["storge.backend"]
+    monkeypatch.setenv("AFTERIMAGE_PG_PASWORD", "x")
+    monkeypatch.setenv("AFTERIMAGE_PG_PASSWORD", "x")
+    assert unknown_settings() == ["AFTERIMAGE_PG_PASWORD", "storge.backend"]
 
 
 def test_every_setting_has_a_description_and_a_key_of_its_own() -> None:

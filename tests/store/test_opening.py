@@ -91,6 +91,7 @@ async def test_an_unknown_role_is_told_from_a_server_that_is_down(database: str)
 async def test_a_refused_connection_says_how_to_start_the_server() -> None:
     message = await opening("postgresql://afterimage@127.0.0.1:1/afterimage")
     assert "systemctl start postgresql" in message
+    assert "check AFTERIMAGE_DATABASE_URL" in message
 
 
 async def test_a_newer_database_is_refused(database: str, tmp_path: Path) -> None:

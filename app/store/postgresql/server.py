@@ -41,7 +41,7 @@ async def connect(parameters: Mapping[str, Any]) -> Any:
     ) as error:
         raise StartupError(
             f"no connection to PostgreSQL at {target}: {one_line(error) or f'no answer within {CONNECT_SECONDS} s'}; "
-            "start the server (systemctl start postgresql), or check AFTERIMAGE_PG_HOST and AFTERIMAGE_PG_PORT",
+            f"start the server (systemctl start postgresql), or check {address_settings(parameters)}",
             "connection",
         ) from None
     except (asyncpg.PostgresError, asyncpg.InterfaceError, ValueError) as error:
@@ -53,6 +53,11 @@ def name_of(parameters: Mapping[str, Any]) -> str:
     if "dsn" in parameters:
         return "AFTERIMAGE_DATABASE_URL"
     return "{user}@{host}:{port}/{database}".format_map(parameters)
+
+
+def address_settings(parameters: Mapping[str, Any]) -> str:
+    """The settings that say where the server is."""
+    return "AFTERIMAGE_DATABASE_URL" if "dsn" in parameters else "AFTERIMAGE_PG_HOST and AFTERIMAGE_PG_PORT"
 
 
 def no_tables(user: str, database: str, reason: str) -> StartupError:
