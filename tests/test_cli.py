@@ -126,7 +126,10 @@ def test_an_occupied_port_is_one_line_before_anything_is_started(home: Path) -> 
 
 
 WRONG = {
-    "a refused connection": ({"AFTERIMAGE_BACKEND": "postgresql", "AFTERIMAGE_PG_HOST": "::1"}, "check AFTERIMAGE_PG_HOST"),
+    "a refused connection": (
+        {"AFTERIMAGE_BACKEND": "postgresql", "AFTERIMAGE_PG_HOST": "::1"},
+        "systemctl start postgresql), or check AFTERIMAGE_PG_HOST",
+    ),
     "a wrong value": ({"AFTERIMAGE_MAX_POOL_SIZE": "many"}, "AFTERIMAGE_MAX_POOL_SIZE is 'many'"),
     "an unknown backend": ({"AFTERIMAGE_BACKEND": "mysql"}, "'postgresql' or 'sqlite'"),
     "a missing settings file": ({"AFTERIMAGE_CONFIG": "/nowhere.yaml"}, "/nowhere.yaml"),
