@@ -176,10 +176,10 @@ class ImportRun:
             embedding_status=EmbeddingStatus.PENDING if row.vector is None else EmbeddingStatus.READY,
             import_id=self._job.id,
         )
-        # Validation compares what is stored, and words are not.
-        migrating = self._stage is ImportStage.MIGRATING
-        words = document_words(row.file_path, row.new_code, row.context) if migrating else NO_WORDS
-        return NewMemory(memory, words, row.vector)
+        if self._stage is not ImportStage.MIGRATING or self._job.dry_run:
+            return NewMemory(memory, NO_WORDS, row.vector)  # it is compared only, and words are not
+        words = document_words(row.file_path, row.new_code, row.context)
+        return self._memories.prepared(NewMemory(memory, words, row.vector))
 
     async def _migrate(self, batch: ImportBatch) -> None:
         """Stores a batch; if the store refuses a value, row by row, so that it costs that row alone."""

@@ -27,6 +27,9 @@ SHOWN_PROBLEMS = 20
 OLD_COPY_SECONDS = 3600
 UNKNOWN_COPY_SECONDS = 7 * 24 * 3600
 
+UNDO_ROWS = 5000
+"""Memories that are deleted in one transaction."""
+
 DEFAULT_PROJECT = "default"
 
 log = structlog.get_logger()
@@ -188,13 +191,18 @@ class Imports:
     async def undo(self, import_id: UUID, projects: Sequence[str] | None) -> int:
         """Deletes exactly the memories that an import brought in; answers how many.
 
+        A part at a time, so that no statement runs long; after an interruption it can be asked for again.
+
         Raises:
             ConflictError: it is still at work.
         """
         job = await self.get(import_id, projects)
         if not job.state.is_final:
             raise ConflictError(f"import {import_id} is {job.state}: cancel it first")
-        return await self._imports.delete_memories(import_id, projects)
+        deleted = 0
+        while part := await self._imports.delete_memories(import_id, projects, UNDO_ROWS):
+            deleted += part
+        return deleted
 
     async def _queue(self, import_id: UUID, name: str, key: str, options: ImportOptions) -> Import:
         with self._removed_unless_taken(import_id):

@@ -81,11 +81,15 @@ class Words:
 
 @dataclass(frozen=True, slots=True)
 class NewMemory:
-    """A memory to be stored, with its words and, when it is known already, its vector."""
+    """A memory to be stored, with its words and, when it is known already, its vector.
+
+    `indexed` are the words as the store keeps them, where they were made beforehand.
+    """
 
     memory: Memory
     words: Words
     vector: Vector | None
+    indexed: str | None = None
 
 
 @dataclass(frozen=True, slots=True)

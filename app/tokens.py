@@ -41,6 +41,9 @@ NAME_MARK = "="
 """Begins the word that stands for a name that is defined; no other word holds it."""
 
 _RUN = re.compile(r"\w+")
+_ASCII_RUNS = {code: chr(code) if _RUN.match(chr(code)) else " " for code in range(128)}
+"""Parts ASCII text at what `_RUN` leaves out, in half the time."""
+
 _PART = re.compile(r"[A-Z]+(?![a-z])|[A-Z]?[a-z]+|\d+|[^\W\d_A-Za-z]+")
 
 _KEYWORD_DEFINITION = (
@@ -81,7 +84,7 @@ def document_words(file_path: str, code: str, context: str | None) -> Words:
     words: list[str] = []
     identifiers: list[str] = []
     code = _beginning(code, MAX_CODE_BYTES)
-    for run in _RUN.findall(code):
+    for run in code.translate(_ASCII_RUNS).split() if code.isascii() else _RUN.findall(code):
         parts, identifier = _split(run)
         words += parts
         if identifier is not None:
@@ -188,7 +191,8 @@ def _pairs(run: str) -> list[str]:
     return [left + right for left, right in pairwise(parts)] if len(parts) > 2 else []
 
 
-_stemmer = Stemmer.Stemmer("english")
+_stemmer = Stemmer.Stemmer("english", 0)
+"""Without a cache of its own, which takes longer than it saves behind that of `_split`."""
 
 
 @lru_cache(maxsize=65536)

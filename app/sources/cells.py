@@ -91,7 +91,7 @@ def row_from(cells: Sequence[Any], vector_type: str, dimensions: int) -> SourceR
         vector, vector_problem = vector_from(embedding, vector_type, dimensions)
         return SourceRow(
             rowid,
-            _id_from(stored_id, repr((*content, written_time)), text.changes),
+            _id_from(stored_id, (*content, written_time), text.changes),
             *content,
             timestamp=timestamp_from(written_time),
             vector=vector,
@@ -105,11 +105,11 @@ def row_from(cells: Sequence[Any], vector_type: str, dimensions: int) -> SourceR
         return Reject(rowid, shown_id(stored_id), str(problem))
 
 
-def _id_from(cell: Cell, content: str, changes: list[str]) -> UUID:
+def _id_from(cell: Cell, content: Sequence[str | None], changes: list[str]) -> UUID:
     """The same id in every run: it depends on the content, not on the rowid, which VACUUM changes."""
     if cell is None or cell == b"":
         changes.append("id was missing, made from the content")
-        return uuid5(NAMESPACE_URL, content)
+        return uuid5(NAMESPACE_URL, repr(content))
     written = _readable(cell)
     try:
         found = UUID(written)

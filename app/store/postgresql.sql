@@ -585,11 +585,16 @@ ORDER BY source_rowid
 LIMIT :limit;
 
 -- name: delete_imported^
--- Undo: deletes what an import brought in.
+-- Undo: deletes a part of what an import brought in.
 WITH deleted AS (
   DELETE FROM memories
-  WHERE import_id = :import_id
-    AND (:projects::text[] IS NULL OR project = ANY (:projects))
+  WHERE (project, id) IN (
+    SELECT project, id
+    FROM memories
+    WHERE import_id = :import_id
+      AND (:projects::text[] IS NULL OR project = ANY (:projects))
+    LIMIT :limit
+  )
   RETURNING 1
 )
 SELECT count(*) AS deleted

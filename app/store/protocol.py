@@ -43,6 +43,9 @@ class Position:
 class MemoryStore(Protocol):
     """Memories, and the two arms of a search."""
 
+    def prepared(self, row: NewMemory) -> NewMemory:
+        """The same with what can be made ready without the database; may be called in any thread, or not at all."""
+
     async def add(self, new: Sequence[NewMemory], embed_after: datetime) -> set[MemoryKey]:
         """Stores all memories whose key is not there yet, in one transaction, and answers which these were.
 
@@ -222,8 +225,8 @@ class ImportStore(Protocol):
     ) -> Sequence[Finding]:
         """What was not taken or differs, by source rowid."""
 
-    async def delete_memories(self, import_id: UUID, projects: Sequence[str] | None) -> int:
-        """Deletes the memories that an import brought in; answers how many."""
+    async def delete_memories(self, import_id: UUID, projects: Sequence[str] | None, limit: int) -> int:
+        """Deletes at most `limit` memories that an import brought in, in one transaction; answers how many."""
 
 
 class Store(Protocol):

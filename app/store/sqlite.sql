@@ -422,8 +422,13 @@ ORDER BY source_rowid
 LIMIT :limit;
 
 -- name: delete_imported
--- Undo: deletes what an import brought in; the words go by delete_words.
+-- Undo: deletes a part of what an import brought in; the words go by delete_words.
 DELETE FROM memories
-WHERE import_id = :import_id
-  AND (:projects IS NULL OR project IN (SELECT value FROM json_each(:projects)))
+WHERE seq IN (
+  SELECT seq
+  FROM memories
+  WHERE import_id = :import_id
+    AND (:projects IS NULL OR project IN (SELECT value FROM json_each(:projects)))
+  LIMIT :limit
+)
 RETURNING seq;

@@ -203,8 +203,10 @@ async def test_undo_deletes_what_the_import_stored_and_nothing_else(store: Store
     claimed = await begun(store)
     rows = [new(import_id=claimed.job.id, project=f"p{index}") for index in range(3)]
     await store.imports.save_batch(claimed.lease, batch(before, *rows), NOON, dry_run=False)
-    assert await store.imports.delete_memories(claimed.job.id, ["p0"]) == 1
-    assert await store.imports.delete_memories(claimed.job.id, None) == 2
+    assert await store.imports.delete_memories(claimed.job.id, ["p0"], 10) == 1
+    assert await store.imports.delete_memories(claimed.job.id, None, 1) == 1
+    assert await store.imports.delete_memories(claimed.job.id, None, 10) == 1
+    assert await store.imports.delete_memories(claimed.job.id, None, 10) == 0
     assert await store.memories.find(before.memory.id, None) == [before.memory]
     assert (await store.memories.stats(None, MODEL)).total_entries == 1
 

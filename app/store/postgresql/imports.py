@@ -136,10 +136,10 @@ class PostgresImports:
                 async for row in rows
             ]
 
-    async def delete_memories(self, import_id: UUID, projects: Sequence[str] | None) -> int:
+    async def delete_memories(self, import_id: UUID, projects: Sequence[str] | None, limit: int) -> int:
         """See ImportStore."""
         async with self._connections.acquire() as connection:
-            row = await self._queries.delete_imported(connection, import_id=import_id, projects=projects)
+            row = await self._queries.delete_imported(connection, import_id=import_id, projects=projects, limit=limit)
         return int(row["deleted"])
 
     async def _store(self, connection: Any, batch: ImportBatch, now: datetime, *, dry_run: bool) -> Outcome:

@@ -1,7 +1,7 @@
 """Memories in PostgreSQL."""
 
 from collections.abc import Iterable, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from datetime import datetime
 from typing import Any
 from uuid import UUID
@@ -41,6 +41,10 @@ class PostgresMemories:
         self._index = index
         self._words = PostgresWords(connections, queries)
 
+    def prepared(self, row: NewMemory) -> NewMemory:
+        """See MemoryStore."""
+        return replace(row, indexed=tsvector(row.words))
+
     async def add(self, new: Sequence[NewMemory], embed_after: datetime) -> set[MemoryKey]:
         """See MemoryStore."""
         async with self._connections.acquire() as connection:
@@ -64,7 +68,7 @@ class PostgresMemories:
             timestamps=[memory.timestamp for memory in memories],
             created_ats=[memory.created_at for memory in memories],
             import_ids=[memory.import_id for memory in memories],
-            words=[tsvector(row.words) for row in rows],
+            words=[row.indexed or tsvector(row.words) for row in rows],
             vectors=[None if row.vector is None else HalfVector(row.vector) for row in rows],
             model=self._model,
             due_at=embed_after,

@@ -159,11 +159,13 @@ class SqliteImports:
                 async for row in rows
             ]
 
-    async def delete_memories(self, import_id: UUID, projects: Sequence[str] | None) -> int:
+    async def delete_memories(self, import_id: UUID, projects: Sequence[str] | None, limit: int) -> int:
         """See ImportStore."""
 
         async def work(connection: aiosqlite.Connection) -> int:
-            rows = self._queries.delete_imported(connection, import_id=str(import_id), projects=projects_json(projects))
+            rows = self._queries.delete_imported(
+                connection, import_id=str(import_id), projects=projects_json(projects), limit=limit
+            )
             deleted = [{"seq": row["seq"]} async for row in rows]
             await self._queries.delete_words(connection, deleted)
             return len(deleted)

@@ -48,6 +48,10 @@ class SqliteMemories:
         self._model = model
         self._indexes: dict[str, VectorIndex] = {}
 
+    def prepared(self, row: NewMemory) -> NewMemory:
+        """See MemoryStore; here there is nothing to make ready."""
+        return row
+
     async def add(self, new: Sequence[NewMemory], embed_after: datetime) -> set[MemoryKey]:
         """See MemoryStore."""
         return await self._connections.write(lambda connection: self.add_on(connection, new, embed_after))
