@@ -22,7 +22,7 @@ from app.memories import SearchMode
 from app.migration_report import follow, print_report
 from app.models import ImportState
 from app.models import Scope as MemoryScope
-from app.serving import Announced, listen
+from app.serving import Announced, listen, settle
 from app.settings import Settings, load_settings, unknown_settings
 
 GRACEFUL_SECONDS = 10
@@ -90,6 +90,7 @@ async def _migrate(settings: Settings, path: Path, options: ImportOptions) -> bo
         imports = await open_imports(settings, store, settings.embedding_model)
         claimed = await imports.begin(path, options)
         print("Starting migration...", flush=True)
+        settle()
         job = await follow(imports, claimed)
         findings = await imports.problems(job)
     print_report(job, findings)

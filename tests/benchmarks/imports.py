@@ -24,6 +24,7 @@ from pgvector.asyncpg import register_vector
 
 from app.imports import ImportLimits, ImportOptions, Imports
 from app.models import SourceRow
+from app.serving import settle
 from app.settings import Settings
 from app.sources import Reader, snapshot
 from app.store.embedded import EmbeddedPostgres
@@ -123,6 +124,7 @@ def peer_python() -> str:
 
 async def ours_on(url: str, source: Path, folder: Path) -> dict[str, float]:
     """Our importer, without and with validation."""
+    settle()  # as `afterimage serve` and `migrate` do
     rates = {}
     for label, validate in (("migrating", False), ("validated", True)):
         store = PostgresStore(Connections({"dsn": url}, 2, 10, 30, 60), MODEL)
