@@ -8,7 +8,7 @@ from uuid import UUID
 from fastapi import APIRouter, Depends, Query, Request, Response
 from fastapi.exceptions import RequestValidationError
 from fastapi.sse import EventSourceResponse, ServerSentEvent
-from pydantic import ValidationError
+from pydantic import TypeAdapter, ValidationError
 
 from app.api.deps import Given
 from app.api.problems import responses
@@ -27,6 +27,9 @@ from app.models import FindingKind, Import
 SQLITE_MEDIA_TYPES = {"application/vnd.sqlite3", "application/x-sqlite3", "application/octet-stream"}
 
 EVENT_SECONDS = 0.25
+
+AS_JSON = TypeAdapter(Import)
+"""An event reads as the answer of the other routes does."""
 
 router = APIRouter(prefix="/v1/admin/imports", tags=["imports"])
 
@@ -99,10 +102,10 @@ async def follow_import(job: Existing, given: Given) -> AsyncIterable[ServerSent
     """
     sent = None
     while True:
-        seen = (job.state, job.stage, job.progress.processed)
+        seen = (job.state, job.stage, job.progress.processed, job.counts, job.validation)
         if seen != sent:
             sent = seen
-            yield ServerSentEvent(data=job, event="import")
+            yield ServerSentEvent(raw_data=AS_JSON.dump_json(job).decode(), event="import")
         if job.state.is_final:
             return
         await asyncio.sleep(EVENT_SECONDS)

@@ -49,7 +49,9 @@ async def test_the_file_itself_can_be_sent(client: httpx.AsyncClient, tmp_path: 
     assert (job["source"]["name"], job["source"]["format"]) == ("upload", "AI-AfterImage 0.8")
     assert job["counts"]["migrated"] == 2
     assert "seen_count of 1 rows" in job["notes"]
-    assert list((tmp_path / "spool").glob("*.sqlite")) == []
+    async with asyncio.timeout(10):  # the copy goes just after the end
+        while list((tmp_path / "spool").glob("*.sqlite")):
+            await asyncio.sleep(0.01)
 
 
 async def test_a_second_run_skips_what_is_there(client: httpx.AsyncClient, folder: Path) -> None:
@@ -100,6 +102,7 @@ async def test_events_follow_an_import_to_its_end(client: httpx.AsyncClient, fol
             assert stream.headers["content-type"].startswith("text/event-stream")
             data = [json.loads(line[6:]) async for line in stream.aiter_lines() if line.startswith("data: ")]
         assert data[-1]["state"] == "completed"
+        assert data[-1] == (await client.get(started.headers["location"])).json()
         assert data[-1]["counts"]["migrated"] == 10
 
 
