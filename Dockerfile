@@ -23,7 +23,8 @@ FROM python:3.13-slim
 RUN useradd --uid 1000 --create-home afterimage \
     && install --directory --owner=afterimage --group=afterimage /home/afterimage/.afterimage
 COPY --from=build /venv /venv
-ENV PATH=/venv/bin:$PATH AFTERIMAGE_HOST=0.0.0.0
+# Everything that is written goes into the volume.
+ENV PATH=/venv/bin:$PATH AFTERIMAGE_HOST=0.0.0.0 HF_HOME=/home/afterimage/.afterimage/huggingface PYTHONDONTWRITEBYTECODE=1
 USER 1000
 EXPOSE 8000
 # No proxy: Docker may pass the variables of one, and it does not know this 127.0.0.1.

@@ -4,26 +4,34 @@ import asyncio
 import json
 import sys
 import time
+from collections.abc import Awaitable, Callable
 from contextlib import AsyncExitStack
 from dataclasses import asdict
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, TypeVar
+from uuid import UUID
 
 import typer
 import uvicorn
 
 from app import doctor, export_report
+from app.access import Key
+from app.audit import Audit
 from app.errors import AfterImageError, ConflictError
 from app.export_run import ExportRun
 from app.imports import ImportOptions
+from app.key_text import describe_key, key_asked_for
 from app.logs import configure_logs
-from app.main import create_app, open_imports, open_services, open_store
+from app.main import create_app, open_imports, open_keys, open_services, open_store
 from app.memories import SearchMode
 from app.migration_report import follow, print_report
 from app.models import ImportState
 from app.models import Scope as MemoryScope
 from app.serving import Announced, listen, settle
 from app.settings import Settings, load_settings, unknown_settings
+from app.store.protocol import Store
+
+T = TypeVar("T")
 
 GRACEFUL_SECONDS = 10
 """How long open requests may still take once the service is told to stop."""
@@ -89,6 +97,9 @@ async def _migrate(settings: Settings, path: Path, options: ImportOptions) -> bo
         store = await open_store(settings, settings.embedding_model, stack)
         imports = await open_imports(settings, store, settings.embedding_model)
         claimed = await imports.begin(path, options)
+        await Audit(store.keys).note(
+            None, "import.start", claimed.job.id, source=path.name, project=claimed.job.project
+        )
         print("Starting migration...", flush=True)
         settle()
         job = await follow(imports, claimed)
@@ -122,6 +133,62 @@ async def _export(settings: Settings, path: Path, projects: list[str] | None, *,
     return run.counts.failed
 
 
+keys_cli = typer.Typer(help="Makes, lists and revokes the keys that clients send.", no_args_is_help=True)
+cli.add_typer(keys_cli, name="keys")
+
+
+@keys_cli.command(name="create")
+def create_key(
+    name: Annotated[str, typer.Option(help="What it is for.")],
+    scope: Annotated[str, typer.Option(help="Of `read`, `write` and `admin`, separated by commas.")],
+    projects: Annotated[str | None, typer.Option(help="Those it sees, separated by commas; absent: all.")] = None,
+    expires: Annotated[str | None, typer.Option(help="A time as 2030-01-31, or a span as 90d or 12h.")] = None,
+) -> None:
+    """Makes a key and prints it, this once; from the first one on every request needs one."""
+    settings = _settings(quiet=True)
+    asked = key_asked_for(name, scope, projects, expires)
+
+    async def make(store: Store) -> str:
+        key, text = await open_keys(settings, store).create(asked.name, asked.scopes, asked.projects, asked.expires_at)
+        details = {"name": key.name, "scopes": key.scopes, "projects": key.projects}
+        await Audit(store.keys).note(None, "key.create", key.id, **details)
+        print(f"{describe_key(key)}\nThe key, which is shown this once:", file=sys.stderr)
+        return text
+
+    print(_with_store(settings, make))
+
+
+@keys_cli.command(name="list")
+def list_keys() -> None:
+    """Lists all keys, newest first, without their secrets."""
+    settings = _settings(quiet=True)
+    for key in _with_store(settings, lambda store: store.keys.all()):
+        print(describe_key(key))
+
+
+@keys_cli.command(name="revoke")
+def revoke_key(key_id: Annotated[UUID, typer.Argument(metavar="ID", help="As `list` shows it.")]) -> None:
+    """Revokes a key, from the next request on."""
+    settings = _settings(quiet=True)
+
+    async def revoke(store: Store) -> Key:
+        key = await open_keys(settings, store).revoke(key_id)
+        await Audit(store.keys).note(None, "key.revoke", key.id, name=key.name)
+        return key
+
+    print(describe_key(_with_store(settings, revoke)))
+
+
+def _with_store(settings: Settings, work: Callable[[Store], Awaitable[T]]) -> T:
+    """Runs something on the open store."""
+
+    async def run() -> T:
+        async with AsyncExitStack() as stack:
+            return await work(await open_store(settings, settings.embedding_model, stack))
+
+    return asyncio.run(run())
+
+
 @cli.command(name="doctor")
 def examine() -> None:
     """Checks all that the service needs, changes nothing, and says how to mend what is wrong."""
@@ -133,12 +200,8 @@ def stats() -> None:
     """Prints what the store holds, as JSON."""
     settings = _settings(quiet=True)
 
-    async def read() -> dict[str, Any]:
-        async with AsyncExitStack() as stack:
-            store = await open_store(settings, settings.embedding_model, stack)
-            return asdict(await store.memories.stats(None, settings.embedding_model))
-
-    print(json.dumps(asyncio.run(read()), indent=2, default=str))
+    found = _with_store(settings, lambda store: store.memories.stats(None, settings.embedding_model))
+    print(json.dumps(asdict(found), indent=2, default=str))
 
 
 @cli.command()

@@ -44,6 +44,43 @@ class NotFoundError(AfterImageError):
     title = "Not found"
 
 
+class UnauthorizedError(AfterImageError):
+    """The request carries no key, or none that counts."""
+
+    status = 401
+    type = "unauthorized"
+    title = "Unauthorized"
+
+    def __init__(self, message: str, *, given: bool) -> None:
+        """`given` tells whether the request carried a key at all."""
+        super().__init__(message)
+        self.given = given
+
+    @property
+    def headers(self) -> dict[str, str]:
+        """The challenge of RFC 6750."""
+        return {"WWW-Authenticate": _challenge('error="invalid_token"' if self.given else "")}
+
+
+class ForbiddenError(AfterImageError):
+    """The key of the request does not allow it."""
+
+    status = 403
+    type = "forbidden"
+    title = "Forbidden"
+
+    def __init__(self, message: str, scope: str | None = None) -> None:
+        """`scope` is the one that is missing, if that is the reason."""
+        super().__init__(message)
+        self.scope = scope
+
+    @property
+    def headers(self) -> dict[str, str]:
+        """The challenge of RFC 6750."""
+        scope = f', scope="{self.scope}"' if self.scope else ""
+        return {"WWW-Authenticate": _challenge(f'error="insufficient_scope"{scope}')}
+
+
 class ConflictError(AfterImageError):
     """The request contradicts what is stored."""
 
@@ -99,3 +136,7 @@ class LeaseLostError(AfterImageError):
     status = 409
     type = "lease-lost"
     title = "The import was taken over"
+
+
+def _challenge(more: str) -> str:
+    return f'Bearer realm="afterimage"{", " if more else ""}{more}'

@@ -94,40 +94,41 @@ class Exports:
         self._wake.set()
         return job
 
-    def get(self, export_id: UUID) -> Export:
+    def get(self, export_id: UUID, projects: Sequence[str] | None) -> Export:
         """One export.
 
         Raises:
-            NotFoundError: there is none.
+            NotFoundError: there is none, or it holds more than these projects (None: all).
         """
         job = self._jobs.get(export_id)
-        if job is None:
+        if job is None or not _visible(job, projects):
             raise NotFoundError(f"there is no export {export_id}; GET /v1/admin/exports lists those that are kept")
         return self._now(job)
 
-    def recent(self) -> list[Export]:
-        """All exports, newest first."""
-        return [self._now(self._jobs[export_id]) for export_id in sorted(self._jobs, reverse=True)]
+    def recent(self, projects: Sequence[str] | None) -> list[Export]:
+        """Exports of nothing but these projects (None: all), newest first."""
+        jobs = [self._jobs[export_id] for export_id in sorted(self._jobs, reverse=True)]
+        return [self._now(job) for job in jobs if _visible(job, projects)]
 
-    def file(self, export_id: UUID) -> Path:
+    def file(self, export_id: UUID, projects: Sequence[str] | None) -> Path:
         """The file of a complete export.
 
         Raises:
-            NotFoundError: there is no such export.
+            NotFoundError: as `get`.
             ConflictError: it is not complete.
         """
-        job = self.get(export_id)
+        job = self.get(export_id, projects)
         if job.state is not ExportState.COMPLETED:
             raise ConflictError(f"export {export_id} is {job.state} and has no file: follow it until it is completed")
         return self._path(export_id)
 
-    async def delete(self, export_id: UUID) -> None:
+    async def delete(self, export_id: UUID, projects: Sequence[str] | None) -> None:
         """Removes an export and its file; ends it if it is running.
 
         Raises:
-            NotFoundError: there is none.
+            NotFoundError: as `get`.
         """
-        self.get(export_id)
+        self.get(export_id, projects)
         if self._running is not None and self._running[0] == export_id:
             task = self._running[2]
             task.cancel()
@@ -140,7 +141,7 @@ class Exports:
             self._wake.clear()
             now = datetime.now(UTC)
             for job in [job for job in self._jobs.values() if job.expires_at is not None and job.expires_at <= now]:
-                await self.delete(job.id)
+                await self.delete(job.id, None)
             queued = [job for job in self._jobs.values() if job.state is ExportState.QUEUED]
             if queued:
                 run = ExportRun(self._store, self._path(queued[0].id), queued[0].projects)
@@ -209,3 +210,8 @@ class Exports:
     def _remove(self, export_id: UUID) -> None:
         for path in self._folder.glob(f"{export_id}.*"):
             path.unlink(missing_ok=True)
+
+
+def _visible(job: Export, projects: Sequence[str] | None) -> bool:
+    """True if the export holds nothing but these projects (None: all)."""
+    return projects is None or (job.projects is not None and set(job.projects) <= set(projects))

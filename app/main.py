@@ -9,10 +9,12 @@ from importlib.metadata import version
 from fastapi import FastAPI
 from fastapi_offline import FastAPIOffline
 
-from app.api import exports, health, imports, memories, search
+from app.api import audit, exports, health, imports, keys, memories, search
+from app.api.authentication import Authentication
 from app.api.deps import Services
 from app.api.middleware import RequestLog
 from app.api.problems import add_handlers
+from app.audit import Audit
 from app.backfill import Backfill
 from app.embedding.embedder import open_embedder
 from app.embedding.worker import EmbeddingWorker
@@ -20,8 +22,10 @@ from app.errors import StartupError
 from app.exports import Exports
 from app.frequencies import Frequencies
 from app.imports import ImportLimits, Imports
+from app.keys import Keys
 from app.memories import Fusion, Memories
 from app.ranking import Weights
+from app.serving import is_loopback
 from app.settings import Settings, load_settings
 from app.store.embedded import EmbeddedPostgres
 from app.store.postgresql import PostgresStore
@@ -46,6 +50,7 @@ def create_app(settings: Settings | None = None) -> FastAPI:
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
         async with AsyncExitStack() as stack:
             services = await open_services(settings, stack)
+            await _refuse_strangers(settings, services.keys)
             services.imports.start()
             stack.push_async_callback(services.imports.stop)
             with _spool(settings):
@@ -61,9 +66,10 @@ def create_app(settings: Settings | None = None) -> FastAPI:
         lifespan=lifespan,
         redoc_url=None,
     )
+    app.add_middleware(Authentication)
     app.add_middleware(RequestLog)
     add_handlers(app)
-    for routes in (memories, search, imports, exports, health):
+    for routes in (memories, search, imports, exports, keys, audit, health):
         app.include_router(routes.router)
     return app
 
@@ -96,6 +102,8 @@ async def open_services(settings: Settings, stack: AsyncExitStack) -> Services:
         memories=Memories(store.memories, worker, backfill, weights, Fusion(settings.fusion)),
         imports=await open_imports(settings, store, embedder.model),
         exports=Exports(store, settings.spool_folder / "exports"),
+        keys=open_keys(settings, store),
+        audit=Audit(store.keys),
     )
 
 
@@ -132,6 +140,20 @@ async def open_imports(settings: Settings, store: Store, model: str) -> Imports:
     with _spool(settings):
         await service.open()
     return service
+
+
+def open_keys(settings: Settings, store: Store) -> Keys:
+    """The service of keys."""
+    return Keys(store.keys, settings.admin_key.get_secret_value() if settings.admin_key else None)
+
+
+async def _refuse_strangers(settings: Settings, keys: Keys) -> None:
+    """Raises StartupError where others could reach a service that asks nobody for a key."""
+    if not is_loopback(settings.host) and not await keys.ready_for_others():
+        raise StartupError(
+            f"{settings.host} can be reached by others, and there is no key to tell them apart; make one with: "
+            "afterimage keys create --name admin --scope admin (or set AFTERIMAGE_ADMIN_KEY)"
+        )
 
 
 @contextmanager

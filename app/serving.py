@@ -1,6 +1,7 @@
 """What surrounds the server: its listening socket, the line that says where it is, and the garbage collector."""
 
 import gc
+import ipaddress
 import logging
 import socket
 import sys
@@ -20,6 +21,15 @@ def listen(host: str, port: int) -> socket.socket:
             f"cannot listen on {host}:{port}: {error.strerror or error}; stop the program that uses it, "
             "or choose another with --port or AFTERIMAGE_PORT"
         ) from None
+
+
+def is_loopback(host: str) -> bool:
+    """True if nobody outside this machine can reach a server that listens on the host."""
+    try:
+        found = socket.getaddrinfo(host, None, type=socket.SOCK_STREAM)
+    except OSError:
+        return False
+    return all(ipaddress.ip_address(address[0]).is_loopback for *_, address in found)
 
 
 def settle() -> None:

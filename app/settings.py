@@ -88,6 +88,9 @@ class Settings(BaseSettings):
     )
     host: str = setting("127.0.0.1", "server.host", "Address to listen on.", min_length=1)
     port: int = setting(8000, "server.port", "Port to listen on.", ge=0, le=65535)
+    admin_key: SecretStr | None = setting(
+        None, "server.admin_key", "A key with all rights, for the first steps; from 16 characters on.", min_length=16
+    )
     log_level: Literal["debug", "info", "warning", "error"] = setting("info", "server.log_level", "Least level to log.")
     log_format: Literal["auto", "json", "console"] = setting(
         "auto", "server.log_format", "`json`, `console`, or `auto`: console on a terminal."

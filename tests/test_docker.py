@@ -22,6 +22,7 @@ DOCKERFILE = (PROJECT_FOLDER / "Dockerfile").read_text()
 COMPOSE_FILE = (PROJECT_FOLDER / "docker-compose.yml").read_text()
 PYPROJECT = tomllib.loads((PROJECT_FOLDER / "pyproject.toml").read_text())
 PROJECT = PYPROJECT["project"]
+SECRETS = {"AFTERIMAGE_PG_PASSWORD": "secret", "AFTERIMAGE_ADMIN_KEY": "0123456789abcdef"}
 
 
 def run(program: str, *arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:
@@ -39,7 +40,7 @@ def docker_compose(*arguments: str, **environment: str) -> subprocess.CompletedP
 @pytest.fixture(scope="module")
 def compose() -> Any:
     """The file as docker-compose understands it."""
-    return json.loads(docker_compose("--format", "json", AFTERIMAGE_PG_PASSWORD="secret").stdout)
+    return json.loads(docker_compose("--format", "json", **SECRETS).stdout)
 
 
 def instructions(keyword: str) -> list[str]:
@@ -70,15 +71,23 @@ def test_hadolint_finds_nothing_in_the_dockerfile() -> None:
 
 
 def test_docker_compose_reads_its_file_without_a_warning() -> None:
-    result = docker_compose("--quiet", AFTERIMAGE_PG_PASSWORD="secret")
+    result = docker_compose("--quiet", **SECRETS)
     assert (result.stdout + result.stderr, result.returncode) == ("", 0)
 
 
-@pytest.mark.parametrize("environment", [{}, {"AFTERIMAGE_PG_PASSWORD": ""}], ids=["missing", "empty"])
-def test_docker_compose_asks_for_the_password(environment: dict[str, str]) -> None:
-    result = docker_compose("--quiet", **environment)
-    assert result.returncode != 0
-    assert "AFTERIMAGE_PG_PASSWORD is missing a value: choose a password" in result.stderr
+@pytest.mark.parametrize("name", SECRETS)
+def test_docker_compose_asks_for_each_secret(name: str) -> None:
+    others = {other: value for other, value in SECRETS.items() if other != name}
+    for environment in (others, others | {name: ""}):
+        result = docker_compose("--quiet", **environment)
+        assert result.returncode != 0
+        assert f"{name} is missing a value: choose a " in result.stderr
+
+
+def test_the_container_is_read_only_and_has_no_capabilities(compose: Any) -> None:
+    service = compose["services"]["afterimage"]
+    assert (service["read_only"], service["cap_drop"], service["tmpfs"]) == (True, ["ALL"], ["/tmp"])
+    assert service["security_opt"] == ["no-new-privileges:true"]
 
 
 def test_the_image_is_built_from_what_the_wheel_is_made_of() -> None:

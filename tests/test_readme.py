@@ -18,6 +18,7 @@ from app.settings import Settings, yaml_key
 
 ROOT = Path(__file__).parent.parent
 README = (ROOT / "README.md").read_text(encoding="utf-8")
+DOCS = {path.name: path.read_text(encoding="utf-8") for path in (ROOT / "docs").glob("*.md")}
 BLOCKS = re.findall(r"```bash\n(.*?)```", README, re.DOTALL)
 TARGETS = set(re.findall(r"^([a-z-]+):(?!=)", (ROOT / "Makefile").read_text(), re.MULTILINE))
 BASE = "http://127.0.0.1:8000"
@@ -37,8 +38,22 @@ def test_it_is_short_enough_to_read() -> None:
     assert len(README.splitlines()) < 200
 
 
-def test_its_settings_are_all_settings_with_their_defaults() -> None:
-    rows = re.findall(r"^\| `AFTERIMAGE_(\w+)` \| `([\w.]+)` \| (?:`(.+?)`)? ?\| (.+) \|$", README, re.MULTILINE)
+def setting_rows(text: str) -> list[tuple[str, ...]]:
+    return re.findall(r"^\| `AFTERIMAGE_(\w+)` \| `([\w.]+)` \| (?:`(.+?)`)? ?\| (.+) \|$", text, re.MULTILINE)
+
+
+def test_its_settings_are_those_of_the_whole_list() -> None:
+    rows = setting_rows(README)
+    assert len(rows) > 10
+    assert [row for row in setting_rows(DOCS["settings.md"]) if row in rows] == rows
+
+
+def test_every_document_it_links_to_is_there() -> None:
+    assert set(re.findall(r"\]\(docs/([\w.]+)\)", README)) == set(DOCS)
+
+
+def test_the_list_of_settings_is_complete_with_their_defaults() -> None:
+    rows = setting_rows(DOCS["settings.md"])
     expected = []
     for name, field in Settings.model_fields.items():
         default = field.get_default(call_default_factory=True)
@@ -78,7 +93,10 @@ def test_every_command_and_option_it_names_exists() -> None:
     commands: dict[str, Any] = group.commands  # type: ignore[attr-defined]
     for line in re.findall(r"\.venv/bin/afterimage ([^`\n]+)", README):
         name, *rest = shlex.split(line)
-        options = {option for parameter in commands[name].params for option in parameter.opts}
+        command = commands[name]
+        if hasattr(command, "commands"):
+            command = command.commands[rest[0]]
+        options = {option for parameter in command.params for option in parameter.opts}
         assert {word for word in rest if word.startswith("--")} <= options, line
 
 

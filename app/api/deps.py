@@ -3,11 +3,15 @@
 from dataclasses import dataclass
 from typing import Annotated
 
-from fastapi import Depends, Request
+from fastapi import Depends, Request, Security
+from fastapi.security import HTTPBearer
 
+from app.access import Caller, KeyScope
+from app.audit import Audit
 from app.embedding.worker import EmbeddingWorker
 from app.exports import Exports
 from app.imports import Imports
+from app.keys import Keys
 from app.memories import Memories
 from app.settings import Settings
 from app.store.protocol import Store
@@ -23,6 +27,8 @@ class Services:
     memories: Memories
     imports: Imports
     exports: Exports
+    keys: Keys
+    audit: Audit
 
 
 async def services(request: Request) -> Services:
@@ -32,3 +38,27 @@ async def services(request: Request) -> Services:
 
 
 Given = Annotated[Services, Depends(services)]
+
+BEARER = HTTPBearer(auto_error=False, description="A key of `afterimage keys create`; not needed while there is none.")
+
+
+class Needs:
+    """Dependency: the caller, who has the scope."""
+
+    def __init__(self, scope: KeyScope) -> None:
+        self.scope = scope
+
+    async def __call__(self, request: Request, _: Annotated[object, Security(BEARER)]) -> Caller:
+        """The caller that the authentication has found.
+
+        Raises:
+            ForbiddenError: its key lacks the scope.
+        """
+        caller: Caller = request.state.caller
+        caller.require(self.scope)
+        return caller
+
+
+Reader = Annotated[Caller, Depends(Needs(KeyScope.READ))]
+Writer = Annotated[Caller, Depends(Needs(KeyScope.WRITE))]
+Admin = Annotated[Caller, Depends(Needs(KeyScope.ADMIN))]

@@ -6,7 +6,7 @@ from uuid import UUID
 from fastapi import APIRouter, Body, Response
 from fastapi.responses import FileResponse
 
-from app.api.deps import Given
+from app.api.deps import Admin, Given
 from app.api.problems import responses
 from app.api.schemas import ExportIn, ExportList
 from app.models import Export
@@ -18,28 +18,31 @@ router = APIRouter(prefix="/v1/admin/exports", tags=["exports"])
 
 @router.post("", status_code=202, responses=responses(409, 422))
 async def start_export(
-    response: Response, given: Given, body: Annotated[ExportIn, Body(default_factory=ExportIn)]
+    response: Response, given: Given, caller: Admin, body: Annotated[ExportIn, Body(default_factory=ExportIn)]
 ) -> Export:
     """Writes an AI-AfterImage file of all memories, or of those of some projects.
 
     Follow the export at the address in `Location` until it is `completed`, and fetch its file below `/file`. Exports
     run one after the other, and are removed with their files 24 hours after they have ended, or by `DELETE`.
     """
-    job = await given.exports.queue(body.projects)
+    for project in body.projects or ():
+        caller.require_project(project)
+    job = await given.exports.queue(caller.within(body.projects))
+    await given.audit.note(caller, "export.start", job.id, projects=job.projects)
     response.headers["Location"] = f"{router.prefix}/{job.id}"
     return job
 
 
 @router.get("")
-async def list_exports(given: Given) -> ExportList:
+async def list_exports(given: Given, caller: Admin) -> ExportList:
     """Exports, newest first."""
-    return ExportList(items=given.exports.recent())
+    return ExportList(items=given.exports.recent(caller.projects))
 
 
 @router.get("/{export_id}", responses=responses(404, 422))
-async def get_export(export_id: UUID, given: Given) -> Export:
+async def get_export(export_id: UUID, given: Given, caller: Admin) -> Export:
     """One export: its state, progress and counts."""
-    return given.exports.get(export_id)
+    return given.exports.get(export_id, caller.projects)
 
 
 @router.get(
@@ -53,12 +56,15 @@ async def get_export(export_id: UUID, given: Given) -> Export:
         **responses(404, 409, 422),
     },
 )
-async def get_export_file(export_id: UUID, given: Given) -> FileResponse:
+async def get_export_file(export_id: UUID, given: Given, caller: Admin) -> FileResponse:
     """The SQLite file, for AI-AfterImage 0.7 or 0.8, or to be imported again."""
-    return FileResponse(given.exports.file(export_id), media_type=SQLITE_MEDIA_TYPE, filename="memory.db")
+    path = given.exports.file(export_id, caller.projects)
+    await given.audit.note(caller, "export.fetch", export_id)
+    return FileResponse(path, media_type=SQLITE_MEDIA_TYPE, filename="memory.db")
 
 
 @router.delete("/{export_id}", status_code=204, responses=responses(404, 422))
-async def delete_export(export_id: UUID, given: Given) -> None:
+async def delete_export(export_id: UUID, given: Given, caller: Admin) -> None:
     """Removes an export and its file; ends it if it is running."""
-    await given.exports.delete(export_id)
+    await given.exports.delete(export_id, caller.projects)
+    await given.audit.note(caller, "export.delete", export_id)

@@ -10,7 +10,8 @@ from fastapi.exceptions import RequestValidationError
 from fastapi.sse import EventSourceResponse, ServerSentEvent
 from pydantic import TypeAdapter, ValidationError
 
-from app.api.deps import Given
+from app.access import Caller
+from app.api.deps import Admin, Given
 from app.api.problems import responses
 from app.api.schemas import (
     MAX_PAGE,
@@ -49,7 +50,7 @@ BODY = {
 
 @router.post("", status_code=202, responses=responses(413, 415, 422, 503), openapi_extra=BODY)
 async def start_import(
-    request: Request, response: Response, given: Given, query: Annotated[ImportQuery, Query()]
+    request: Request, response: Response, given: Given, caller: Admin, query: Annotated[ImportQuery, Query()]
 ) -> Import:
     """Brings an AI-AfterImage file in, or a file of this service's own SQLite store.
 
@@ -58,31 +59,34 @@ async def start_import(
     """
     media_type = request.headers.get("content-type", "").partition(";")[0].strip().lower()
     if media_type in SQLITE_MEDIA_TYPES:
-        job = await given.imports.queue_upload(request.stream(), _options(query))
+        job = await given.imports.queue_upload(request.stream(), _options(query, caller))
     elif media_type == "application/json":
         body = _parse(await request.body())
-        job = await given.imports.queue_file(body.path, _options(body))
+        job = await given.imports.queue_file(body.path, _options(body, caller))
     else:
         raise UnsupportedMediaTypeError(
             f"content-type: must be application/json or application/vnd.sqlite3, got {media_type or 'none'!r}"
         )
     response.headers["Location"] = f"{router.prefix}/{job.id}"
+    await given.audit.note(
+        caller, "import.start", job.id, source=job.source.name, project=job.project, dry_run=job.dry_run
+    )
     return job
 
 
 @router.get("", responses=responses(422, 503))
 async def list_imports(
-    given: Given, limit: Annotated[int, Query(ge=1, le=MAX_PAGE)] = 50, cursor: UUID | None = None
+    given: Given, caller: Admin, limit: Annotated[int, Query(ge=1, le=MAX_PAGE)] = 50, cursor: UUID | None = None
 ) -> ImportPage:
     """Imports, newest first."""
-    items = list(await given.imports.page(None, limit + 1, cursor))
+    items = list(await given.imports.page(caller.projects, limit + 1, cursor))
     following = str(items[limit - 1].id) if len(items) > limit else None
     return ImportPage(items=items[:limit], next_cursor=following)
 
 
-async def existing(import_id: UUID, given: Given) -> Import:
+async def existing(import_id: UUID, given: Given, caller: Admin) -> Import:
     """The import of the address, found before a stream begins."""
-    return await given.imports.get(import_id, None)
+    return await given.imports.get(import_id, caller.projects)
 
 
 Existing = Annotated[Import, Depends(existing)]
@@ -116,6 +120,7 @@ async def follow_import(job: Existing, given: Given) -> AsyncIterable[ServerSent
 async def list_rejects(
     import_id: UUID,
     given: Given,
+    caller: Admin,
     kind: Annotated[
         FindingKind, Query(description="`mismatched` and `missing` are what validation found.")
     ] = FindingKind.REJECT,
@@ -123,24 +128,32 @@ async def list_rejects(
     cursor: Annotated[int | None, Query(ge=-(2**63), lt=2**63)] = None,
 ) -> FindingPage:
     """The rows that were not taken, with the reason, by their rowid in the source."""
-    items = list(await given.imports.findings(import_id, None, kind, limit + 1, cursor))
+    items = list(await given.imports.findings(import_id, caller.projects, kind, limit + 1, cursor))
     following = str(items[limit - 1].rowid) if len(items) > limit else None
     return FindingPage(items=items[:limit], next_cursor=following)
 
 
 @router.post("/{import_id}/cancel", status_code=202, responses=responses(404, 422, 503))
-async def cancel_import(import_id: UUID, given: Given) -> Import:
+async def cancel_import(import_id: UUID, given: Given, caller: Admin) -> Import:
     """Stops an import after the batch in hand; what was imported stays. One that has ended stays as it is."""
-    return await given.imports.cancel(import_id, None)
+    job = await given.imports.cancel(import_id, caller.projects)
+    await given.audit.note(caller, "import.cancel", job.id)
+    return job
 
 
 @router.delete("/{import_id}/memories", responses=responses(404, 409, 422, 503))
-async def undo_import(import_id: UUID, given: Given) -> Undone:
+async def undo_import(import_id: UUID, given: Given, caller: Admin) -> Undone:
     """Deletes exactly the memories that an import brought in."""
-    return Undone(deleted=await given.imports.undo(import_id, None))
+    deleted = await given.imports.undo(import_id, caller.projects)
+    await given.audit.note(caller, "import.undo", import_id, deleted=deleted)
+    return Undone(deleted=deleted)
 
 
-def _options(query: ImportQuery) -> ImportOptions:
+def _options(query: ImportQuery, caller: Caller) -> ImportOptions:
+    if query.project is None:  # this service's own files may hold any
+        caller.require_all_projects("an import that names no project")
+    else:
+        caller.require_project(query.project)
     return ImportOptions(project=query.project, validate=query.validate_rows, dry_run=query.dry_run)
 
 

@@ -6,7 +6,7 @@ from uuid import UUID
 from fastapi import APIRouter, Query, Response
 from pydantic import ValidationError
 
-from app.api.deps import Given
+from app.api.deps import Given, Reader, Writer
 from app.api.problems import responses, sentences
 from app.api.schemas import (
     BatchIn,
@@ -19,7 +19,7 @@ from app.api.schemas import (
     encode_cursor,
     position_from,
 )
-from app.errors import InvalidInputError
+from app.errors import ForbiddenError, InvalidInputError
 from app.memories import AddStatus, Draft
 from app.models import Memory
 
@@ -40,6 +40,7 @@ ProjectQuery = Annotated[Project | None, Query(description="Where the same id st
 async def add_memory(
     body: MemoryIn,
     given: Given,
+    caller: Writer,
     response: Response,
     wait: Annotated[
         Literal["embedding"] | None, Query(description="`embedding`: answer once it can be found by meaning.")
@@ -50,6 +51,7 @@ async def add_memory(
     It is on the disk and can be found by words when this answers; its vector usually follows within tens of
     milliseconds. With an `id` the request can be repeated: the same content answers 200, other content 409.
     """
+    caller.require_project(body.project)
     added = await given.memories.add(body.draft(given.worker.dimensions), wait_for_embedding=wait is not None)
     response.headers["Location"] = f"/v1/memories/{added.memory.id}"
     if added.status is AddStatus.EXISTING:
@@ -58,18 +60,20 @@ async def add_memory(
 
 
 @router.post("/memories/batch", responses=responses(422, 503))
-async def add_memories(body: BatchIn, given: Given) -> BatchOut:
+async def add_memories(body: BatchIn, given: Given, caller: Writer) -> BatchOut:
     """Stores up to 1,000 edits in one transaction; a bad one is rejected alone."""
     drafts: dict[int, Draft] = {}
     results: dict[int, BatchResult] = {}
     for index, item in enumerate(body.memories):
         try:
-            drafts[index] = MemoryIn.model_validate(item).draft(given.worker.dimensions)
+            draft = MemoryIn.model_validate(item).draft(given.worker.dimensions)
+            caller.require_project(draft.project)
+            drafts[index] = draft
         except ValidationError as error:
             results[index] = BatchResult(
                 index=index, id=None, status=AddStatus.REJECTED, error=sentences(error.errors())
             )
-        except InvalidInputError as error:
+        except (InvalidInputError, ForbiddenError) as error:
             results[index] = BatchResult(index=index, id=None, status=AddStatus.REJECTED, error=str(error))
     added = await given.memories.add_all(list(drafts.values())) if drafts else []
     for index, one in zip(drafts, added, strict=True):
@@ -78,13 +82,13 @@ async def add_memories(body: BatchIn, given: Given) -> BatchOut:
 
 
 @router.get("/memories", responses=responses(422, 503))
-async def list_memories(query: Annotated[ListQuery, Query()], given: Given) -> MemoryPage:
+async def list_memories(query: Annotated[ListQuery, Query()], given: Given, caller: Reader) -> MemoryPage:
     """Memories, newest first.
 
     Follow `next_cursor` for more: pages neither repeat nor skip a memory while others write.
     """
     after = position_from(query.cursor) if query.cursor else None
-    items = await given.memories.page(query.scope(), query.limit + 1, after)
+    items = await given.memories.page(caller.limit(query.scope()), query.limit + 1, after)
     more = len(items) > query.limit
     items = items[: query.limit]
     last = items[-1] if more else None
@@ -94,12 +98,12 @@ async def list_memories(query: Annotated[ListQuery, Query()], given: Given) -> M
 
 
 @router.get("/memories/{memory_id}", responses=responses(404, 409, 422, 503))
-async def get_memory(memory_id: UUID, given: Given, project: ProjectQuery = None) -> Memory:
+async def get_memory(memory_id: UUID, given: Given, caller: Reader, project: ProjectQuery = None) -> Memory:
     """One memory."""
-    return await given.memories.get(memory_id, [project] if project else None)
+    return await given.memories.get(memory_id, caller.within([project] if project else None))
 
 
 @router.delete("/memories/{memory_id}", status_code=204, responses=responses(404, 409, 422, 503))
-async def delete_memory(memory_id: UUID, given: Given, project: ProjectQuery = None) -> None:
+async def delete_memory(memory_id: UUID, given: Given, caller: Writer, project: ProjectQuery = None) -> None:
     """Deletes a memory, its words and its vectors."""
-    await given.memories.delete(memory_id, [project] if project else None)
+    await given.memories.delete(memory_id, caller.within([project] if project else None))

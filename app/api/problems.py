@@ -32,14 +32,14 @@ class Problem(BaseModel):
 
 
 def responses(*statuses: int) -> dict[int | str, dict[str, Any]]:
-    """The errors that a route can answer, for the OpenAPI document."""
+    """The errors that a route can answer, besides those about keys, for the OpenAPI document."""
     return {
         status: {
             "model": Problem,
             "description": HTTPStatus(status).phrase,
             "content": {"application/problem+json": {"schema": {"$ref": "#/components/schemas/Problem"}}},
         }
-        for status in statuses
+        for status in (401, 403, *statuses)
     }
 
 
@@ -75,10 +75,15 @@ def problem(
     return Response(json.dumps(body), status, dict(headers or {}), "application/problem+json")
 
 
+def of(request: Request, error: AfterImageError) -> Response:
+    """One of our errors as a response."""
+    return problem(request, error.status, error.type, error.title, str(error), error.headers)
+
+
 async def _own(request: Request, error: Exception) -> Response:
     if not isinstance(error, AfterImageError):
         raise error
-    return problem(request, error.status, error.type, error.title, str(error), error.headers)
+    return of(request, error)
 
 
 async def _validation(request: Request, error: Exception) -> Response:

@@ -20,6 +20,7 @@ from pydantic import (
 )
 from pydantic_core import PydanticCustomError
 
+from app.access import AuditEntry, Key, KeyScope
 from app.errors import InvalidInputError, UnavailableError
 from app.memories import Added, AddStatus, Draft, SearchMode
 from app.models import (
@@ -331,6 +332,43 @@ class Undone(BaseModel):
     """What an undo did."""
 
     deleted: Annotated[int, Field(description="Memories that the import had brought in and that are gone now.")]
+
+
+class KeyIn(Body):
+    """A key to make."""
+
+    model_config = ConfigDict(
+        json_schema_extra={"examples": [{"name": "ci", "scopes": ["read", "write"], "projects": ["shop"]}]}
+    )
+
+    name: Annotated[Name, Field(description="What it is for.")]
+    scopes: Annotated[
+        list[KeyScope], Field(min_length=1, max_length=3, description="What it may be used for; `admin` includes all.")
+    ]
+    projects: Annotated[
+        list[Project] | None, Field(min_length=1, max_length=MAX_PROJECTS, description="Absent: all.")
+    ] = None
+    expires_at: Annotated[Time | None, Field(description="Absent: never.")] = None
+
+
+class KeyMade(BaseModel):
+    """A key, and its text."""
+
+    key: Annotated[str, Field(description="To be sent as `Authorization: Bearer …`. It is shown this once.")]
+    details: Key
+
+
+class KeyList(BaseModel):
+    """Keys, newest first."""
+
+    items: list[Key]
+
+
+class AuditPage(BaseModel):
+    """What administrators did, newest first."""
+
+    items: list[AuditEntry]
+    next_cursor: Annotated[str | None, Field(description="For the next page; null on the last.")]
 
 
 _TIME: TypeAdapter[datetime] = TypeAdapter(Time)

@@ -9,6 +9,7 @@ from uuid import UUID
 import numpy as np
 from numpy.typing import NDArray
 
+from app.access import AuditEntry, Key
 from app.models import (
     Counts,
     Finding,
@@ -229,6 +230,31 @@ class ImportStore(Protocol):
         """Deletes at most `limit` memories that an import brought in, in one transaction; answers how many."""
 
 
+class KeyStore(Protocol):
+    """Keys, and the record of what administrators did."""
+
+    async def create(self, key: Key, digest: bytes) -> None:
+        """Stores a key with the SHA-256 of its secret."""
+
+    async def get(self, key_id: UUID) -> tuple[Key, bytes] | None:
+        """A key and the SHA-256 of its secret."""
+
+    async def all(self) -> list[Key]:
+        """All keys, newest first, the revoked and expired too."""
+
+    async def revoke(self, key_id: UUID, now: datetime) -> Key | None:
+        """Revokes a key; one that is revoked keeps its time."""
+
+    async def any(self) -> bool:
+        """True if there is or was a key."""
+
+    async def add_audit(self, entry: AuditEntry) -> None:
+        """Notes what an administrator did."""
+
+    async def audit(self, limit: int, before: UUID | None) -> list[AuditEntry]:
+        """What was done, newest first; `before` continues behind a record."""
+
+
 class Store(Protocol):
     """Where everything lives. `open` applies migrations; a store is used between `open` and `close`."""
 
@@ -247,6 +273,10 @@ class Store(Protocol):
     @property
     def imports(self) -> ImportStore:
         """What brings them in."""
+
+    @property
+    def keys(self) -> KeyStore:
+        """Who may use them."""
 
     async def open(self) -> None:
         """Connects and brings the schema up to date.

@@ -432,3 +432,44 @@ WHERE seq IN (
   LIMIT :limit
 )
 RETURNING seq;
+
+-- name: create_key!
+-- Stores a key, of which the digest of the secret is kept alone.
+INSERT INTO keys (id, name, digest, scopes, projects, created_at, expires_at)
+VALUES (:id, :name, :digest, :scopes, :projects, :created_at, :expires_at);
+
+-- name: get_key^
+-- One key, by its id.
+SELECT *
+FROM keys
+WHERE id = :id;
+
+-- name: list_keys
+-- All keys, newest first: their ids are of version 7, which begins with the time.
+SELECT *
+FROM keys
+ORDER BY id DESC;
+
+-- name: revoke_key^
+-- Revokes a key; one that is revoked keeps its time.
+UPDATE keys
+SET revoked_at = coalesce(revoked_at, :now)
+WHERE id = :id
+RETURNING *;
+
+-- name: any_key^
+-- Whether there is or was a key.
+SELECT EXISTS (SELECT 1 FROM keys) AS found;
+
+-- name: add_audit!
+-- Notes what an administrator did.
+INSERT INTO audit (id, at, actor, key_id, action, target, details, request_id)
+VALUES (:id, :at, :actor, :key_id, :action, :target, :details, :request_id);
+
+-- name: list_audit
+-- What administrators did, newest first, behind a record.
+SELECT *
+FROM audit
+WHERE :before IS NULL OR id < :before
+ORDER BY id DESC
+LIMIT :limit;

@@ -85,7 +85,7 @@ async def test_after_a_restart_complete_exports_are_there_and_interrupted_ones_h
     restarted = Exports(application.state.services.store, tmp_path / "spool" / "exports")
     await restarted.start()
     await restarted.stop()
-    states = {str(job.id): (job.state.value, job.error) for job in restarted.recent()}
+    states = {str(job.id): (job.state.value, job.error) for job in restarted.recent(None)}
     assert states[complete["id"]] == ("completed", None)
     assert states[interrupted["id"]][0] == "failed"
     assert "start another" in str(states[interrupted["id"]][1])

@@ -9,6 +9,7 @@ import app.store
 from app.store.postgresql.connections import Connections
 from app.store.postgresql.embeddings import PostgresEmbeddings
 from app.store.postgresql.imports import PostgresImports
+from app.store.postgresql.keys import PostgresKeys
 from app.store.postgresql.memories import PostgresMemories
 from app.store.postgresql.vector_index import HnswIndex
 from app.store.postgresql.vectors import PostgresVectors
@@ -33,6 +34,7 @@ class PostgresStore:
         self.memories = PostgresMemories(connections, queries, model, vectors, index)
         self.embeddings = PostgresEmbeddings(connections, queries, index)
         self.imports = PostgresImports(connections, queries, self.memories)
+        self.keys = PostgresKeys(connections, queries)
 
     async def open(self) -> None:
         """See Store."""

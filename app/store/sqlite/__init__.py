@@ -9,6 +9,7 @@ import app.store
 from app.store.sqlite.connections import SqliteConnections
 from app.store.sqlite.embeddings import SqliteEmbeddings
 from app.store.sqlite.imports import SqliteImports
+from app.store.sqlite.keys import SqliteKeys
 from app.store.sqlite.memories import SqliteMemories
 
 QUERIES = Path(app.store.__file__).with_name("sqlite.sql")
@@ -26,6 +27,7 @@ class SqliteStore:
         self.memories = SqliteMemories(self._connections, queries, model)
         self.embeddings = SqliteEmbeddings(self._connections, queries)
         self.imports = SqliteImports(self._connections, queries, self.memories)
+        self.keys = SqliteKeys(self._connections, queries)
 
     async def open(self) -> None:
         """See Store."""

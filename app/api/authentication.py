@@ -1,0 +1,50 @@
+"""Finds out who calls, before anything of the body is read."""
+
+import ipaddress
+
+import structlog
+from starlette.datastructures import Headers
+from starlette.requests import Request
+from starlette.types import ASGIApp, Receive, Scope, Send
+
+from app.api.deps import Services
+from app.api.problems import of
+from app.errors import AfterImageError
+
+OPEN_TO_ALL = frozenset({"/livez", "/readyz", "/openapi.json", "/docs", "/docs/oauth2-redirect"})
+"""Nothing there tells what is stored."""
+
+OPEN_BELOW = "/static-offline-docs/"
+
+
+class Authentication:
+    """ASGI middleware: puts the caller into the request's state; answers 401 to whom it does not know."""
+
+    def __init__(self, app: ASGIApp) -> None:
+        self._app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Passes on what comes from a known caller, and what anyone may ask."""
+        if scope["type"] != "http" or scope["path"] in OPEN_TO_ALL or scope["path"].startswith(OPEN_BELOW):
+            await self._app(scope, receive, send)
+            return
+        services: Services = scope["app"].state.services
+        try:
+            caller = await services.keys.caller(Headers(scope=scope).get("authorization"), local=_is_local(scope))
+        except AfterImageError as error:
+            await of(Request(scope), error)(scope, receive, send)
+            return
+        scope["state"]["caller"] = caller
+        if caller.key_id is not None:
+            structlog.contextvars.bind_contextvars(key_id=str(caller.key_id))
+        await self._app(scope, receive, send)
+
+
+def _is_local(scope: Scope) -> bool:
+    """True if the request comes from this machine; a Unix socket has no address."""
+    if not scope.get("client"):
+        return True
+    try:
+        return ipaddress.ip_address(scope["client"][0]).is_loopback
+    except ValueError:
+        return False

@@ -1,0 +1,42 @@
+"""Routes of keys; they need a key for all projects."""
+
+from uuid import UUID
+
+from fastapi import APIRouter
+
+from app.access import Key
+from app.api.deps import Admin, Given
+from app.api.problems import responses
+from app.api.schemas import KeyIn, KeyList, KeyMade
+
+router = APIRouter(prefix="/v1/admin/keys", tags=["keys"])
+
+PURPOSE = "the administration of keys"
+
+
+@router.post("", status_code=201, responses=responses(422, 503))
+async def create_key(body: KeyIn, given: Given, caller: Admin) -> KeyMade:
+    """Makes a key. Its text is in this answer alone: the service keeps a digest of it.
+
+    From the first key on every request needs one.
+    """
+    caller.require_all_projects(PURPOSE)
+    key, text = await given.keys.create(body.name, body.scopes, body.projects, body.expires_at)
+    await given.audit.note(caller, "key.create", key.id, name=key.name, scopes=key.scopes, projects=key.projects)
+    return KeyMade(key=text, details=key)
+
+
+@router.get("", responses=responses(422, 503))
+async def list_keys(given: Given, caller: Admin) -> KeyList:
+    """All keys, newest first, the revoked and expired too."""
+    caller.require_all_projects(PURPOSE)
+    return KeyList(items=await given.keys.all())
+
+
+@router.delete("/{key_id}", responses=responses(404, 422, 503))
+async def revoke_key(key_id: UUID, given: Given, caller: Admin) -> Key:
+    """Revokes a key, from the next request on. It stays in the list."""
+    caller.require_all_projects(PURPOSE)
+    key = await given.keys.revoke(key_id)
+    await given.audit.note(caller, "key.revoke", key.id, name=key.name)
+    return key

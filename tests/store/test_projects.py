@@ -1,0 +1,40 @@
+"""Every statement carries the project, in both stores."""
+
+import re
+from pathlib import Path
+
+import pytest
+
+import app.store
+
+INSTALLATION = {"create_key", "get_key", "list_keys", "revoke_key", "any_key", "add_audit", "list_audit"}
+"""Keys and the audit record are the installation's: the service lets none but callers for all projects near them."""
+
+WITHOUT = {
+    "postgresql": INSTALLATION,
+    # Words of rows that a statement with the project has named; how frequent a word is in the whole file.
+    "sqlite": INSTALLATION | {"delete_words", "word_frequencies"},
+}
+
+
+def statements(dialect: str) -> list[str]:
+    text = Path(app.store.__file__).with_name(f"{dialect}.sql").read_text(encoding="utf-8")
+    return text.split("-- name: ")[1:]
+
+
+@pytest.mark.parametrize("dialect", WITHOUT)
+def test_every_statement_names_the_project(dialect: str) -> None:
+    seen = set()
+    for statement in statements(dialect):
+        name = re.match(r"\w+", statement)
+        assert name is not None
+        sql = "\n".join(line for line in statement.splitlines()[1:] if not line.startswith("--"))
+        if name[0] in INSTALLATION:
+            seen.add(name[0])
+            assert re.search(r"\b(keys|audit)\b", sql), name[0]
+            assert not re.search(r"\b(memories|embeddings|embedding_queue|imports|import_findings)\b", sql), name[0]
+        elif name[0] in WITHOUT[dialect]:
+            seen.add(name[0])
+        else:
+            assert re.search(r"\bproject\b", sql), f"{name[0]} does not name the project"
+    assert seen == WITHOUT[dialect]
