@@ -130,6 +130,23 @@ class UnavailableError(AfterImageError):
         return {"Retry-After": str(self.retry_after_seconds)}
 
 
+class TooManyRequestsError(AfterImageError):
+    """The caller has used up what it may send for now."""
+
+    status = 429
+    type = "too-many-requests"
+    title = "Too many requests"
+
+    def __init__(self, message: str, retry_after_seconds: int) -> None:
+        super().__init__(message)
+        self.retry_after_seconds = retry_after_seconds
+
+    @property
+    def headers(self) -> dict[str, str]:
+        """Tells the client when to come back."""
+        return {"Retry-After": str(self.retry_after_seconds)}
+
+
 class LeaseLostError(AfterImageError):
     """Another process has taken over the import; this one must stop writing."""
 

@@ -16,11 +16,13 @@ from uuid_utils.compat import uuid7
 
 from app.errors import ConflictError, NotFoundError, TooLargeError, UnavailableError
 from app.import_run import ImportRun
-from app.models import Finding, FindingKind, Import, NewImport
+from app.models import Finding, FindingKind, Import, ImportState, NewImport
 from app.sources import check_complete, find_below, format_of, snapshot
 from app.store.protocol import ClaimedImport, Store
 
 POLL_SECONDS = 1.0
+
+RETRY_SECONDS = 30
 
 SHOWN_PROBLEMS = 20
 
@@ -54,6 +56,7 @@ class ImportLimits:
     batch_size: int
     lease_time: timedelta
     max_upload_bytes: int
+    max_queued: int = 100
 
 
 class Imports:
@@ -92,6 +95,7 @@ class Imports:
         Raises:
             SourceError: it is not there, or cannot be imported; says what was found and what was expected.
         """
+        await self._refuse_more()
         path = await asyncio.to_thread(find_below, self._limits.folder, name)
         import_id = uuid7()
         await asyncio.to_thread(snapshot, path, self._copy(import_id))
@@ -104,6 +108,7 @@ class Imports:
             TooLargeError: it is larger than the service takes.
             SourceError: it cannot be imported; says what was found and what was expected.
         """
+        await self._refuse_more()
         import_id = uuid7()
         with self._removed_unless_taken(import_id):
             digest = await self._receive(body, self._copy(import_id))
@@ -203,6 +208,16 @@ class Imports:
         while part := await self._imports.delete_memories(import_id, projects, UNDO_ROWS):
             deleted += part
         return deleted
+
+    async def _refuse_more(self) -> None:
+        """Raises UnavailableError if too many imports wait: each has a copy of its file on the disk."""
+        queued = await self._imports.count(ImportState.QUEUED)
+        if queued >= self._limits.max_queued:
+            raise UnavailableError(
+                f"{queued} imports wait already, which is the limit (AFTERIMAGE_MAX_QUEUED_IMPORTS); cancel some, "
+                "or send it again when they have ended",
+                RETRY_SECONDS,
+            )
 
     async def _queue(self, import_id: UUID, name: str, key: str, options: ImportOptions) -> Import:
         with self._removed_unless_taken(import_id):

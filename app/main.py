@@ -12,6 +12,7 @@ from fastapi_offline import FastAPIOffline
 from app.api import audit, exports, health, imports, keys, memories, search
 from app.api.authentication import Authentication
 from app.api.deps import Services
+from app.api.limits import Kind, Limits, RequestLimits
 from app.api.middleware import RequestLog
 from app.api.problems import add_handlers
 from app.audit import Audit
@@ -66,12 +67,22 @@ def create_app(settings: Settings | None = None) -> FastAPI:
         lifespan=lifespan,
         redoc_url=None,
     )
+    app.state.max_body_bytes = settings.max_body_bytes
+    app.add_middleware(Limits, limits=_limits(settings))
     app.add_middleware(Authentication)
     app.add_middleware(RequestLog)
     add_handlers(app)
-    for routes in (memories, search, imports, exports, keys, audit, health):
-        app.include_router(routes.router)
+    for routes in (memories, search, exports, keys, audit, health):
+        app.include_router(routes.router, max_body_size=settings.max_body_bytes)
+    app.include_router(imports.router)  # counts the bytes of a file itself
     return app
+
+
+def _limits(settings: Settings) -> RequestLimits:
+    in_flight = {Kind.WRITES: settings.max_writes_in_flight, Kind.SEARCHES: settings.max_searches_in_flight}
+    return RequestLimits(
+        in_flight, settings.request_timeout_seconds, settings.max_body_bytes, settings.rate_limit_per_minute
+    )
 
 
 async def open_services(settings: Settings, stack: AsyncExitStack) -> Services:
@@ -135,6 +146,7 @@ async def open_imports(settings: Settings, store: Store, model: str) -> Imports:
         batch_size=settings.import_batch_size,
         lease_time=timedelta(seconds=settings.import_lease_seconds),
         max_upload_bytes=settings.max_upload_bytes,
+        max_queued=settings.max_queued_imports,
     )
     service = Imports(store, model, limits)
     with _spool(settings):

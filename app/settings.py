@@ -91,6 +91,24 @@ class Settings(BaseSettings):
     admin_key: SecretStr | None = setting(
         None, "server.admin_key", "A key with all rights, for the first steps; from 16 characters on.", min_length=16
     )
+    max_body_bytes: int = setting(
+        32 * 1024**2,
+        "server.max_body_bytes",
+        "Largest body; files to import have a limit of their own.",
+        ge=1024,
+    )
+    request_timeout_seconds: float = setting(
+        60.0, "server.request_timeout_seconds", "A write or a search may take this long.", gt=0, le=3600
+    )
+    max_writes_in_flight: int = setting(
+        256, "server.max_writes_in_flight", "More writes at once, per process, are answered 503.", ge=1
+    )
+    max_searches_in_flight: int = setting(
+        128, "server.max_searches_in_flight", "More searches at once, per process, are answered 503.", ge=1
+    )
+    rate_limit_per_minute: int | None = setting(
+        None, "server.rate_limit_per_minute", "Requests that a key may send a minute, per process; not limited.", ge=1
+    )
     log_level: Literal["debug", "info", "warning", "error"] = setting("info", "server.log_level", "Least level to log.")
     log_format: Literal["auto", "json", "console"] = setting(
         "auto", "server.log_format", "`json`, `console`, or `auto`: console on a terminal."
@@ -139,6 +157,7 @@ class Settings(BaseSettings):
     import_lease_seconds: float = setting(
         15.0, "imports.lease_seconds", "An import whose process was silent for this long is taken over.", gt=0, le=3600
     )
+    max_queued_imports: int = setting(100, "imports.max_queued", "More waiting imports are refused.", ge=1)
     max_upload_bytes: int = setting(
         8 * 1024**3, "imports.max_upload_bytes", "Largest SQLite file taken as a body.", ge=1
     )

@@ -11,7 +11,7 @@ from uuid import UUID
 import numpy as np
 import pytest
 
-from app.errors import ConflictError, InvalidInputError, SourceError
+from app.errors import ConflictError, InvalidInputError, SourceError, UnavailableError
 from app.imports import ImportLimits, ImportOptions, Imports
 from app.models import Counts, FindingKind, Import, ImportStage, ImportState, Memory, MemoryKey, Scope, Validation
 from app.store.protocol import ImportBatch, Lease, Store
@@ -27,6 +27,17 @@ async def opened(store: Store, folder: Path, lease_seconds: float = 60, model: s
     service = Imports(store, model, limits)
     await service.open()
     return service
+
+
+async def test_no_more_wait_than_the_limit(store: Store, tmp_path: Path, source: Path) -> None:
+    limits = ImportLimits(tmp_path, tmp_path / "spool", 10, timedelta(seconds=60), 1024 * 1024, max_queued=2)
+    service = Imports(store, MODEL, limits)
+    await service.open()
+    for _ in range(2):
+        await service.queue_file(source.name, OPTIONS)
+    with pytest.raises(UnavailableError, match="2 imports wait already"):
+        await service.queue_file(source.name, OPTIONS)
+    assert len(list((tmp_path / "spool").glob("*.sqlite"))) == 2
 
 
 @pytest.fixture

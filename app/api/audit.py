@@ -12,7 +12,7 @@ from app.api.schemas import MAX_PAGE, AuditPage
 router = APIRouter(prefix="/v1/admin/audit", tags=["keys"])
 
 
-@router.get("", responses=responses(422, 503))
+@router.get("", responses=responses(422))
 async def list_audit(
     given: Given, caller: Admin, limit: Annotated[int, Query(ge=1, le=MAX_PAGE)] = 100, cursor: UUID | None = None
 ) -> AuditPage:

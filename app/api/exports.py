@@ -16,7 +16,7 @@ SQLITE_MEDIA_TYPE = "application/vnd.sqlite3"
 router = APIRouter(prefix="/v1/admin/exports", tags=["exports"])
 
 
-@router.post("", status_code=202, responses=responses(409, 422))
+@router.post("", status_code=202, responses=responses(409, 413, 422))
 async def start_export(
     response: Response, given: Given, caller: Admin, body: Annotated[ExportIn, Body(default_factory=ExportIn)]
 ) -> Export:

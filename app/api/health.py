@@ -63,7 +63,7 @@ async def readyz(given: Given, response: Response) -> Readiness:
     return Readiness(ready=ready, checks=checks)
 
 
-@router.get("/v1/stats", responses=responses(422, 503))
+@router.get("/v1/stats", responses=responses(422))
 async def stats(given: Given, caller: Reader, projects: Annotated[list[Project] | None, Query()] = None) -> Stats:
     """Exact counts, over some projects or all, and the state of the vectors."""
     return await given.memories.stats(caller.within(projects))

@@ -21,13 +21,15 @@ from app.api.schemas import (
     ImportQuery,
     Undone,
 )
-from app.errors import UnsupportedMediaTypeError
+from app.errors import TooLargeError, UnsupportedMediaTypeError
 from app.imports import ImportOptions
 from app.models import FindingKind, Import
 
 SQLITE_MEDIA_TYPES = {"application/vnd.sqlite3", "application/x-sqlite3", "application/octet-stream"}
 
 EVENT_SECONDS = 0.25
+
+MAX_JSON_BYTES = 64 * 1024
 
 AS_JSON = TypeAdapter(Import)
 """An event reads as the answer of the other routes does."""
@@ -48,7 +50,7 @@ BODY = {
 }
 
 
-@router.post("", status_code=202, responses=responses(413, 415, 422, 503), openapi_extra=BODY)
+@router.post("", status_code=202, responses=responses(413, 415, 422), openapi_extra=BODY)
 async def start_import(
     request: Request, response: Response, given: Given, caller: Admin, query: Annotated[ImportQuery, Query()]
 ) -> Import:
@@ -61,7 +63,7 @@ async def start_import(
     if media_type in SQLITE_MEDIA_TYPES:
         job = await given.imports.queue_upload(request.stream(), _options(query, caller))
     elif media_type == "application/json":
-        body = _parse(await request.body())
+        body = _parse(await _small(request))
         job = await given.imports.queue_file(body.path, _options(body, caller))
     else:
         raise UnsupportedMediaTypeError(
@@ -74,7 +76,7 @@ async def start_import(
     return job
 
 
-@router.get("", responses=responses(422, 503))
+@router.get("", responses=responses(422))
 async def list_imports(
     given: Given, caller: Admin, limit: Annotated[int, Query(ge=1, le=MAX_PAGE)] = 50, cursor: UUID | None = None
 ) -> ImportPage:
@@ -92,13 +94,13 @@ async def existing(import_id: UUID, given: Given, caller: Admin) -> Import:
 Existing = Annotated[Import, Depends(existing)]
 
 
-@router.get("/{import_id}", responses=responses(404, 422, 503))
+@router.get("/{import_id}", responses=responses(404, 422))
 async def get_import(job: Existing) -> Import:
     """One import: its state, stage, progress and counts."""
     return job
 
 
-@router.get("/{import_id}/events", responses=responses(404, 422, 503), response_class=EventSourceResponse)
+@router.get("/{import_id}/events", responses=responses(404, 422), response_class=EventSourceResponse)
 async def follow_import(job: Existing, given: Given) -> AsyncIterable[ServerSentEvent]:
     """The import as server-sent events, whenever it has changed, until it has ended.
 
@@ -116,7 +118,7 @@ async def follow_import(job: Existing, given: Given) -> AsyncIterable[ServerSent
         job = await given.imports.get(job.id, None)
 
 
-@router.get("/{import_id}/rejects", responses=responses(404, 422, 503))
+@router.get("/{import_id}/rejects", responses=responses(404, 422))
 async def list_rejects(
     import_id: UUID,
     given: Given,
@@ -133,7 +135,7 @@ async def list_rejects(
     return FindingPage(items=items[:limit], next_cursor=following)
 
 
-@router.post("/{import_id}/cancel", status_code=202, responses=responses(404, 422, 503))
+@router.post("/{import_id}/cancel", status_code=202, responses=responses(404, 422))
 async def cancel_import(import_id: UUID, given: Given, caller: Admin) -> Import:
     """Stops an import after the batch in hand; what was imported stays. One that has ended stays as it is."""
     job = await given.imports.cancel(import_id, caller.projects)
@@ -141,7 +143,7 @@ async def cancel_import(import_id: UUID, given: Given, caller: Admin) -> Import:
     return job
 
 
-@router.delete("/{import_id}/memories", responses=responses(404, 409, 422, 503))
+@router.delete("/{import_id}/memories", responses=responses(404, 409, 422))
 async def undo_import(import_id: UUID, given: Given, caller: Admin) -> Undone:
     """Deletes exactly the memories that an import brought in."""
     deleted = await given.imports.undo(import_id, caller.projects)
@@ -155,6 +157,16 @@ def _options(query: ImportQuery, caller: Caller) -> ImportOptions:
     else:
         caller.require_project(query.project)
     return ImportOptions(project=query.project, validate=query.validate_rows, dry_run=query.dry_run)
+
+
+async def _small(request: Request) -> bytes:
+    """The body, which holds a path and a few options; a file may be larger, and so the route has no limit."""
+    body = b""
+    async for chunk in request.stream():
+        body += chunk
+        if len(body) > MAX_JSON_BYTES:
+            raise TooLargeError(f"the body is larger than {MAX_JSON_BYTES} bytes; a file is application/vnd.sqlite3")
+    return body
 
 
 def _parse(body: bytes) -> ImportIn:

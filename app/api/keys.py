@@ -14,7 +14,7 @@ router = APIRouter(prefix="/v1/admin/keys", tags=["keys"])
 PURPOSE = "the administration of keys"
 
 
-@router.post("", status_code=201, responses=responses(422, 503))
+@router.post("", status_code=201, responses=responses(413, 422))
 async def create_key(body: KeyIn, given: Given, caller: Admin) -> KeyMade:
     """Makes a key. Its text is in this answer alone: the service keeps a digest of it.
 
@@ -26,14 +26,14 @@ async def create_key(body: KeyIn, given: Given, caller: Admin) -> KeyMade:
     return KeyMade(key=text, details=key)
 
 
-@router.get("", responses=responses(422, 503))
+@router.get("", responses=responses(422))
 async def list_keys(given: Given, caller: Admin) -> KeyList:
     """All keys, newest first, the revoked and expired too."""
     caller.require_all_projects(PURPOSE)
     return KeyList(items=await given.keys.all())
 
 
-@router.delete("/{key_id}", responses=responses(404, 422, 503))
+@router.delete("/{key_id}", responses=responses(404, 422))
 async def revoke_key(key_id: UUID, given: Given, caller: Admin) -> Key:
     """Revokes a key, from the next request on. It stays in the list."""
     caller.require_all_projects(PURPOSE)

@@ -34,7 +34,7 @@ ProjectQuery = Annotated[Project | None, Query(description="Where the same id st
     response_description="The memory, as it was stored now.",
     responses={
         200: {"model": Memory, "description": "It was there already, with the same content."},
-        **responses(409, 422, 503),
+        **responses(409, 413, 422),
     },
 )
 async def add_memory(
@@ -59,7 +59,7 @@ async def add_memory(
     return added.memory
 
 
-@router.post("/memories/batch", responses=responses(422, 503))
+@router.post("/memories/batch", responses=responses(413, 422))
 async def add_memories(body: BatchIn, given: Given, caller: Writer) -> BatchOut:
     """Stores up to 1,000 edits in one transaction; a bad one is rejected alone."""
     drafts: dict[int, Draft] = {}
@@ -81,7 +81,7 @@ async def add_memories(body: BatchIn, given: Given, caller: Writer) -> BatchOut:
     return BatchOut(results=[results[index] for index in range(len(body.memories))])
 
 
-@router.get("/memories", responses=responses(422, 503))
+@router.get("/memories", responses=responses(422))
 async def list_memories(query: Annotated[ListQuery, Query()], given: Given, caller: Reader) -> MemoryPage:
     """Memories, newest first.
 
@@ -97,13 +97,13 @@ async def list_memories(query: Annotated[ListQuery, Query()], given: Given, call
     )
 
 
-@router.get("/memories/{memory_id}", responses=responses(404, 409, 422, 503))
+@router.get("/memories/{memory_id}", responses=responses(404, 409, 422))
 async def get_memory(memory_id: UUID, given: Given, caller: Reader, project: ProjectQuery = None) -> Memory:
     """One memory."""
     return await given.memories.get(memory_id, caller.within([project] if project else None))
 
 
-@router.delete("/memories/{memory_id}", status_code=204, responses=responses(404, 409, 422, 503))
+@router.delete("/memories/{memory_id}", status_code=204, responses=responses(404, 409, 422))
 async def delete_memory(memory_id: UUID, given: Given, caller: Writer, project: ProjectQuery = None) -> None:
     """Deletes a memory, its words and its vectors."""
     await given.memories.delete(memory_id, caller.within([project] if project else None))

@@ -12,10 +12,13 @@ from pydantic import BaseModel, Field
 from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect
 
-from app.errors import AfterImageError, InvalidInputError
+from app.errors import AfterImageError, InvalidInputError, TooLargeError
 
 SHOWN_CHARACTERS = 80
 """So much of a wrong value is repeated in the answer."""
+
+EVERYWHERE = (401, 403, 429, 503)
+"""What any route for callers can answer: no key, not with this one, too often, too much at once."""
 
 TYPE_PREFIX = "urn:afterimage:problem:"
 
@@ -32,14 +35,14 @@ class Problem(BaseModel):
 
 
 def responses(*statuses: int) -> dict[int | str, dict[str, Any]]:
-    """The errors that a route can answer, besides those about keys, for the OpenAPI document."""
+    """The errors that a route can answer, besides those of every route, for the OpenAPI document."""
     return {
         status: {
             "model": Problem,
             "description": HTTPStatus(status).phrase,
             "content": {"application/problem+json": {"schema": {"$ref": "#/components/schemas/Problem"}}},
         }
-        for status in (401, 403, *statuses)
+        for status in sorted({*EVERYWHERE, *statuses})
     }
 
 
@@ -80,6 +83,11 @@ def of(request: Request, error: AfterImageError) -> Response:
     return problem(request, error.status, error.type, error.title, str(error), error.headers)
 
 
+def too_large(limit: int) -> TooLargeError:
+    """The error for a body of more than so many bytes."""
+    return TooLargeError(f"the body is larger than {limit} bytes (AFTERIMAGE_MAX_BODY_BYTES); send it in parts")
+
+
 async def _own(request: Request, error: Exception) -> Response:
     if not isinstance(error, AfterImageError):
         raise error
@@ -104,6 +112,8 @@ async def _gone(request: Request, error: Exception) -> Response:
 async def _http(request: Request, error: Exception) -> Response:
     if not isinstance(error, HTTPException):
         raise error
+    if error.status_code == TooLargeError.status:
+        return of(request, too_large(request.app.state.max_body_bytes))
     status = HTTPStatus(error.status_code)
     kind = status.phrase.lower().replace(" ", "-")
     details = {

@@ -10,7 +10,7 @@ from app.api.problems import responses
 from app.api.schemas import SearchIn, SearchOut
 from app.memories import SearchMode
 
-router = APIRouter(prefix="/v1/search", tags=["search"], responses=responses(422, 503))
+router = APIRouter(prefix="/v1/search", tags=["search"], responses=responses(413, 422))
 
 
 @router.post("/fts")

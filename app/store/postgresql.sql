@@ -451,6 +451,13 @@ WHERE (:projects::text[] IS NULL OR project = ANY (:projects))
 ORDER BY id DESC
 LIMIT :limit;
 
+-- name: count_imports^
+-- How many imports are in a state.
+SELECT count(*) AS found
+FROM imports
+WHERE state = :state
+  AND (:projects::text[] IS NULL OR project = ANY (:projects));
+
 -- name: claim_import^
 -- Takes the oldest import of a spool folder that nobody works on, unless one of the same file is running.
 UPDATE imports AS i

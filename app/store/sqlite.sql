@@ -292,6 +292,13 @@ WHERE (:projects IS NULL OR project IN (SELECT value FROM json_each(:projects)))
 ORDER BY id DESC
 LIMIT :limit;
 
+-- name: count_imports^
+-- How many imports are in a state.
+SELECT count(*) AS found
+FROM imports
+WHERE state = :state
+  AND (:projects IS NULL OR project IN (SELECT value FROM json_each(:projects)));
+
 -- name: claim_import^
 -- Takes the oldest import of a spool folder that nobody works on, unless one of the same file is running. One writer needs no row lock.
 UPDATE imports

@@ -1,0 +1,151 @@
+"""Keeps the service answering under any load: bounds on what is in flight, on size, on time, on each caller's rate."""
+
+import asyncio
+import math
+import time
+from dataclasses import dataclass
+from enum import StrEnum
+
+from limits import RateLimitItemPerMinute
+from limits.aio.storage import MemoryStorage
+from limits.aio.strategies import MovingWindowRateLimiter
+from starlette.datastructures import Headers, MutableHeaders
+from starlette.requests import Request
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from app.access import Caller
+from app.api.problems import of, too_large
+from app.errors import TooManyRequestsError, UnavailableError
+
+RETRY_SECONDS = 1
+
+UPLOADS = "/v1/admin/imports"
+"""Bodies there have a limit of their own."""
+
+
+class Kind(StrEnum):
+    """What a request asks for; each kind has a bound of its own, so that none crowds out the other."""
+
+    WRITES = "writes"
+    SEARCHES = "searches"
+
+
+@dataclass(frozen=True, slots=True)
+class RequestLimits:
+    """How many requests may be in flight, how long one may take, and how many a caller may send a minute."""
+
+    in_flight: dict[Kind, int]
+    timeout_seconds: float
+    body_bytes: int
+    per_minute: int | None
+
+
+class Limits:
+    """ASGI middleware: 503 when too much is in flight or a request takes too long, 429 when one caller asks too often.
+
+    Routes of administrators take as long as they need.
+    """
+
+    def __init__(self, app: ASGIApp, limits: RequestLimits) -> None:
+        self._app = app
+        self._limits = limits
+        self._in_flight = dict.fromkeys(Kind, 0)
+        self._window = RateLimitItemPerMinute(limits.per_minute) if limits.per_minute else None
+        self._limiter = MovingWindowRateLimiter(MemoryStorage())
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Lets a request pass, or answers it."""
+        caller: Caller | None = scope.get("state", {}).get("caller")
+        if caller is None:  # what anyone may ask, and what is no request
+            await self._app(scope, receive, send)
+            return
+        if self._window is not None:
+            send, refusal = await self._count(caller, send)
+            if refusal is not None:
+                await of(Request(scope), refusal)(scope, receive, send)
+                return
+        if scope["path"] != UPLOADS and _announced_bytes(scope) > self._limits.body_bytes:
+            await of(Request(scope), too_large(self._limits.body_bytes))(scope, receive, send)
+            return
+        kind = kind_of(scope["method"], scope["path"])
+        if kind is None:
+            await self._app(scope, receive, send)
+            return
+        if self._in_flight[kind] >= self._limits.in_flight[kind]:
+            full = UnavailableError(
+                f"{self._in_flight[kind]} {kind} are in flight, which is the limit; send it again later", RETRY_SECONDS
+            )
+            await of(Request(scope), full)(scope, receive, send)
+            return
+        self._in_flight[kind] += 1
+        try:
+            await self._in_time(scope, receive, send)
+        finally:
+            self._in_flight[kind] -= 1
+
+    async def _in_time(self, scope: Scope, receive: Receive, send: Send) -> None:
+        began = False
+
+        async def send_and_note(message: Message) -> None:
+            nonlocal began
+            began = True
+            await send(message)
+
+        deadline = asyncio.timeout(self._limits.timeout_seconds)
+        try:
+            async with deadline:
+                await self._app(scope, receive, send_and_note)
+        except TimeoutError:
+            if not deadline.expired() or began:
+                raise
+            late = UnavailableError(
+                f"the request took longer than {self._limits.timeout_seconds:g} s "
+                "(AFTERIMAGE_REQUEST_TIMEOUT_SECONDS); a write may have been stored nevertheless: "
+                "sent again with the same id it does no harm",
+                RETRY_SECONDS,
+            )
+            await of(Request(scope), late)(scope, receive, send)
+
+    async def _count(self, caller: Caller, send: Send) -> tuple[Send, TooManyRequestsError | None]:
+        """Counts a request; answers a `send` that adds what is left, and an error if nothing is.
+
+        The headers are those of the IETF draft "RateLimit header fields for HTTP".
+        """
+        window = self._window
+        if window is None:
+            raise RuntimeError("there is no rate limit")
+        name = str(caller.key_id or caller.name)
+        allowed = await self._limiter.hit(window, name)
+        stats = await self._limiter.get_window_stats(window, name)
+        seconds = max(1, math.ceil(stats.reset_time - time.time()))
+        refusal = None
+        if not allowed:
+            refusal = TooManyRequestsError(
+                f"{caller.name!r} has sent {window.amount} requests within a minute, which is the limit "
+                "(AFTERIMAGE_RATE_LIMIT_PER_MINUTE); wait as Retry-After says",
+                seconds,
+            )
+
+        async def send_with_headers(message: Message) -> None:
+            if message["type"] == "http.response.start":
+                headers = MutableHeaders(scope=message)
+                headers["RateLimit-Policy"] = f'"default";q={window.amount};w=60'
+                headers["RateLimit"] = f'"default";r={stats.remaining};t={seconds}'
+            await send(message)
+
+        return send_with_headers, refusal
+
+
+def _announced_bytes(scope: Scope) -> int:
+    """What `Content-Length` says; a body without it is counted as it comes, by FastAPI."""
+    length = Headers(scope=scope).get("content-length", "")
+    return int(length) if length.isdecimal() else 0
+
+
+def kind_of(method: str, path: str) -> Kind | None:
+    """What a request asks for; None for administration and metrics."""
+    if path.startswith("/v1/admin") or not path.startswith("/v1/"):
+        return None
+    if path.startswith("/v1/memories") and method in ("POST", "DELETE"):
+        return Kind.WRITES
+    return Kind.SEARCHES
