@@ -9,10 +9,11 @@ from importlib.metadata import version
 from fastapi import FastAPI
 from fastapi_offline import FastAPIOffline
 
-from app.api import audit, exports, health, imports, keys, memories, search
+from app.api import audit, exports, health, imports, keys, memories, metrics, search
 from app.api.authentication import Authentication
 from app.api.deps import Services
 from app.api.limits import Kind, Limits, RequestLimits
+from app.api.metrics import RequestMetrics
 from app.api.middleware import RequestLog
 from app.api.problems import add_handlers
 from app.audit import Audit
@@ -70,9 +71,10 @@ def create_app(settings: Settings | None = None) -> FastAPI:
     app.state.max_body_bytes = settings.max_body_bytes
     app.add_middleware(Limits, limits=_limits(settings))
     app.add_middleware(Authentication)
-    app.add_middleware(RequestLog)
+    app.state.metrics = RequestMetrics()
+    app.add_middleware(RequestLog, metrics=app.state.metrics)
     add_handlers(app)
-    for routes in (memories, search, exports, keys, audit, health):
+    for routes in (memories, search, exports, keys, audit, health, metrics):
         app.include_router(routes.router, max_body_size=settings.max_body_bytes)
     app.include_router(imports.router)  # counts the bytes of a file itself
     return app

@@ -1,4 +1,4 @@
-"""Gives every request an id, and logs what became of it."""
+"""Gives every request an id, and logs and counts what became of it."""
 
 import re
 import time
@@ -7,6 +7,8 @@ import structlog
 from starlette.datastructures import Headers, MutableHeaders
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from uuid_utils import uuid7
+
+from app.api.metrics import RequestMetrics
 
 HEADER = "X-Request-ID"
 
@@ -18,8 +20,9 @@ log = structlog.get_logger("app.requests")
 class RequestLog:
     """ASGI middleware: takes the client's `X-Request-ID` or makes one, and sends it back with the answer."""
 
-    def __init__(self, app: ASGIApp) -> None:
+    def __init__(self, app: ASGIApp, metrics: RequestMetrics) -> None:
         self._app = app
+        self._metrics = metrics
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Passes everything through; adds a header to responses."""
@@ -43,5 +46,8 @@ class RequestLog:
             try:
                 await self._app(scope, receive, send_with_id)
             finally:
-                milliseconds = round((time.perf_counter() - started) * 1000, 1)
-                log.info("request", method=scope["method"], path=scope["path"], status=status, ms=milliseconds)
+                seconds = time.perf_counter() - started
+                self._metrics.observe(scope, status, seconds)
+                log.info(
+                    "request", method=scope["method"], path=scope["path"], status=status, ms=round(seconds * 1000, 1)
+                )

@@ -74,6 +74,11 @@ class EmbeddingWorker:
         """Why the model did not load the last time."""
         return self._problem
 
+    @property
+    def waiting(self) -> int:
+        """Texts that wait for the model."""
+        return sum(len(queue) for queue in self._waiting.values())
+
     async def start(self) -> None:
         """Begins to load the model and returns at once."""
         self._serving = asyncio.create_task(self._serve(), name="embedding")

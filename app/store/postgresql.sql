@@ -310,6 +310,16 @@ WHERE NOT EXISTS (
 )
 ON CONFLICT (project, memory_id, model) DO NOTHING;
 
+-- name: embedding_backlog^
+-- How many memories wait for their vector of a model, and for how many that was given up.
+SELECT
+  count(*) FILTER (WHERE due_at IS NOT NULL) AS pending,
+  count(*) FILTER (WHERE due_at IS NULL) AS failed
+FROM embedding_queue
+WHERE model = :model
+  AND whole
+  AND (:projects::text[] IS NULL OR project = ANY (:projects));
+
 -- name: claim_embeddings
 -- Takes due memories off the queue until a time; SKIP LOCKED lets several replicas share the work.
 WITH due AS (

@@ -41,6 +41,25 @@ class Position:
     id: UUID
 
 
+@dataclass(frozen=True, slots=True)
+class StoreLoad:
+    """How busy the connections of this process are; `lent` and `wait_seconds` since the start."""
+
+    connections: int
+    idle: int
+    waiting: int
+    lent: int
+    wait_seconds: float
+
+
+@dataclass(frozen=True, slots=True)
+class Backlog:
+    """Memories whose vector of a model is still to be made, and those for which that was given up."""
+
+    pending: int
+    failed: int
+
+
 class MemoryStore(Protocol):
     """Memories, and the two arms of a search."""
 
@@ -103,6 +122,9 @@ class ClaimedMemory:
 
 class EmbeddingStore(Protocol):
     """Vectors, and the queue of those still to be made."""
+
+    async def backlog(self, model: str) -> Backlog:
+        """What is still to be embedded, in all projects."""
 
     async def queue_missing(self, model: str, now: datetime) -> None:
         """Queues all memories that have no vector of this model, as after a change of the model."""
@@ -290,6 +312,9 @@ class Store(Protocol):
 
     async def close(self) -> None:
         """Finishes what is being written and disconnects."""
+
+    def load(self) -> StoreLoad:
+        """How busy the connections of this process are."""
 
     async def ping(self) -> None:
         """Asks the database for a sign of life.

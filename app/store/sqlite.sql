@@ -190,6 +190,16 @@ WHERE NOT EXISTS (
 )
 ON CONFLICT (project, memory_id, model) DO NOTHING;
 
+-- name: embedding_backlog^
+-- How many memories wait for their vector of a model, and for how many that was given up.
+SELECT
+  count(*) FILTER (WHERE due_at IS NOT NULL) AS pending,
+  count(*) FILTER (WHERE due_at IS NULL) AS failed
+FROM embedding_queue
+WHERE model = :model
+  AND whole = 1
+  AND (:projects IS NULL OR project IN (SELECT value FROM json_each(:projects)));
+
 -- name: claim_embeddings
 -- Due memories of the queue; with one writer there is nothing to lock, hold_embeddings moves them on.
 SELECT

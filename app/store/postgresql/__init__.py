@@ -13,6 +13,7 @@ from app.store.postgresql.keys import PostgresKeys
 from app.store.postgresql.memories import PostgresMemories
 from app.store.postgresql.vector_index import HnswIndex
 from app.store.postgresql.vectors import PostgresVectors
+from app.store.protocol import StoreLoad
 
 QUERIES = Path(app.store.__file__).with_name("postgresql.sql")
 
@@ -43,6 +44,10 @@ class PostgresStore:
     async def close(self) -> None:
         """See Store."""
         await self._connections.close()
+
+    def load(self) -> StoreLoad:
+        """See Store."""
+        return self._connections.load()
 
     async def ping(self) -> None:
         """See Store."""

@@ -1,6 +1,7 @@
 """The pool: opens it on a server that may be fresh, lends connections, and turns its errors into ours."""
 
 import asyncio
+import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import Any
@@ -13,6 +14,7 @@ from app.errors import InvalidInputError, UnavailableError
 from app.store import migrate
 from app.store.postgresql import extension
 from app.store.postgresql.server import connect, no_tables, one_line
+from app.store.protocol import StoreLoad
 
 MIGRATION_LOCK = 0x61667465_72696D67
 """Key of the advisory lock under which the schema is changed: "afterimg"."""
@@ -51,6 +53,9 @@ class Connections:
         self._acquire_timeout_seconds = acquire_timeout_seconds
         self._statement_timeout_seconds = statement_timeout_seconds
         self._schema = "public"
+        self._waiting = 0
+        self._count = 0
+        self._wait_seconds = 0.0
 
     async def open(self) -> None:
         """Makes the extension and the tables, and opens the pool.
@@ -88,7 +93,7 @@ class Connections:
             UnavailableError: none became free in time, or the server is gone or too slow.
         """
         try:
-            async with self._pool.acquire(timeout=self._acquire_timeout_seconds) as connection:
+            async with self._lent() as connection:
                 yield connection
         except TimeoutError:
             raise UnavailableError(
@@ -104,6 +109,27 @@ class Connections:
             raise InvalidInputError(f"PostgreSQL refuses a value: {one_line(error)}") from error
         except LOST as error:
             raise UnavailableError(f"PostgreSQL does not answer: {one_line(error)}") from error
+
+    @asynccontextmanager
+    async def _lent(self) -> AsyncIterator[Any]:
+        began = time.perf_counter()
+        self._waiting += 1
+        try:
+            connection = await self._pool.acquire(timeout=self._acquire_timeout_seconds)
+        finally:
+            self._waiting -= 1
+            self._wait_seconds += time.perf_counter() - began
+        self._count += 1
+        try:
+            yield connection
+        finally:
+            await self._pool.release(connection)
+
+    def load(self) -> StoreLoad:
+        """How busy the pool is."""
+        return StoreLoad(
+            self._pool.get_size(), self._pool.get_idle_size(), self._waiting, self._count, self._wait_seconds
+        )
 
     @asynccontextmanager
     async def transaction(self) -> AsyncIterator[Any]:

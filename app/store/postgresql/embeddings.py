@@ -12,7 +12,7 @@ from app.models import MAX_WHOLE_CHARACTERS, MemoryKey, Vector
 from app.store.postgresql.connections import Connections
 from app.store.postgresql.memories import key_arrays, memory_from
 from app.store.postgresql.vector_index import HnswIndex
-from app.store.protocol import ClaimedMemory, PieceVector
+from app.store.protocol import Backlog, ClaimedMemory, PieceVector
 
 
 class PostgresEmbeddings:
@@ -27,6 +27,12 @@ class PostgresEmbeddings:
         """See EmbeddingStore."""
         async with self._connections.acquire() as connection:
             await self._queries.queue_missing(connection, model=model, now=now)
+
+    async def backlog(self, model: str) -> Backlog:
+        """See EmbeddingStore."""
+        async with self._connections.acquire() as connection:
+            row = await self._queries.embedding_backlog(connection, model=model, projects=None)
+        return Backlog(row["pending"], row["failed"])
 
     async def claim(
         self, model: str, limit: int, now: datetime, until: datetime, *, whole: bool = True

@@ -6,6 +6,7 @@ from typing import Any
 import aiosql
 
 import app.store
+from app.store.protocol import StoreLoad
 from app.store.sqlite.connections import SqliteConnections
 from app.store.sqlite.embeddings import SqliteEmbeddings
 from app.store.sqlite.imports import SqliteImports
@@ -36,6 +37,10 @@ class SqliteStore:
     async def close(self) -> None:
         """See Store."""
         await self._connections.close()
+
+    def load(self) -> StoreLoad:
+        """See Store."""
+        return self._connections.load()
 
     async def ping(self) -> None:
         """See Store."""

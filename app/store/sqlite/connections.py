@@ -2,6 +2,7 @@
 
 import asyncio
 import sqlite3
+import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Set
 from contextlib import asynccontextmanager, suppress
 from pathlib import Path
@@ -12,6 +13,7 @@ import structlog
 
 from app.errors import AfterImageError, StartupError, UnavailableError
 from app.store import migrate
+from app.store.protocol import StoreLoad
 
 READERS = 4
 
@@ -36,6 +38,8 @@ class SqliteConnections:
         self._path = path
         self._queue: asyncio.Queue[tuple[Work[Any], asyncio.Future[Any]] | None] = asyncio.Queue()
         self._readers: asyncio.Queue[aiosqlite.Connection] = asyncio.Queue()
+        self._count = 0
+        self._wait_seconds = 0.0
 
     async def open(self) -> None:
         """Opens the file, making it if it is not there, and brings its tables up to date.
@@ -74,7 +78,9 @@ class SqliteConnections:
     @asynccontextmanager
     async def read(self) -> AsyncIterator[aiosqlite.Connection]:
         """Lends a reader, which sees everything that was committed before."""
+        began = time.perf_counter()
         connection = await self._readers.get()
+        self._note(began)
         try:
             yield connection
         except sqlite3.OperationalError as error:
@@ -89,8 +95,20 @@ class SqliteConnections:
         other with it.
         """
         answer: asyncio.Future[T] = asyncio.get_running_loop().create_future()
+        began = time.perf_counter()
         await self._queue.put((work, answer))
-        return await answer
+        try:
+            return await answer
+        finally:
+            self._note(began)
+
+    def load(self) -> StoreLoad:
+        """How busy the readers are, and how many writes wait; a write's waiting lasts until it is on the disk."""
+        return StoreLoad(READERS + 1, self._readers.qsize(), self._queue.qsize(), self._count, self._wait_seconds)
+
+    def _note(self, began: float) -> None:
+        self._count += 1
+        self._wait_seconds += time.perf_counter() - began
 
     async def _write(self) -> None:
         while (first := await self._queue.get()) is not None:

@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from app.models import MAX_WHOLE_CHARACTERS, MemoryKey, Vector
-from app.store.protocol import ClaimedMemory, PieceVector
+from app.store.protocol import Backlog, ClaimedMemory, PieceVector
 from app.store.sqlite.connections import SqliteConnections
 from app.store.sqlite.memories import key_from, memory_from
 from app.store.sqlite.values import keys_json, time_text, vector_bytes, vector_from
@@ -27,6 +27,12 @@ class SqliteEmbeddings:
         """See EmbeddingStore."""
         values = {"model": model, "now": time_text(now)}
         await self._connections.write(lambda connection: self._queries.queue_missing(connection, **values))
+
+    async def backlog(self, model: str) -> Backlog:
+        """See EmbeddingStore."""
+        async with self._connections.read() as connection:
+            row = await self._queries.embedding_backlog(connection, model=model, projects=None)
+        return Backlog(row["pending"], row["failed"])
 
     async def claim(
         self, model: str, limit: int, now: datetime, until: datetime, *, whole: bool = True

@@ -1,0 +1,94 @@
+"""Metrics for Prometheus: requests as they end, and the load on each part when somebody asks."""
+
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+from fastapi import APIRouter, Request, Response
+from prometheus_client import CollectorRegistry, Counter, Histogram
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
+from prometheus_client.exposition import CONTENT_TYPE_LATEST, generate_latest
+from prometheus_client.registry import Collector
+
+from app.api.deps import Given, Reader, Services
+from app.api.problems import responses
+from app.models import ImportState
+
+router = APIRouter(tags=["service"])
+
+SECONDS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60)
+
+UNMATCHED = "unmatched"
+
+
+class RequestMetrics:
+    """Counts and times requests by method, route template and status, in this process."""
+
+    def __init__(self) -> None:
+        self.registry = CollectorRegistry()
+        self._total = Counter(
+            "afterimage_requests", "Requests that were answered.", ["method", "route", "status"], registry=self.registry
+        )
+        self._seconds = Histogram(
+            "afterimage_request_duration_seconds",
+            "Time from the head of a request to the end of its answer.",
+            ["method", "route"],
+            buckets=SECONDS,
+            registry=self.registry,
+        )
+
+    def observe(self, scope: Mapping[str, Any], status: int, seconds: float) -> None:
+        """Notes a request that has ended; what matches no route shares one name, so that names stay few."""
+        route = getattr(scope.get("route"), "path", UNMATCHED)
+        method = scope["method"] if route != UNMATCHED else UNMATCHED
+        self._total.labels(method, route, str(status)).inc()
+        self._seconds.labels(method, route).observe(seconds)
+
+
+class Load(Collector):
+    """The load on each part as it is now."""
+
+    def __init__(self, services: Services, pending: int, failed: int, imports: Mapping[ImportState, int]) -> None:
+        self._services = services
+        self._pending = pending
+        self._failed = failed
+        self._imports = imports
+
+    def collect(self) -> Iterator[Metric]:
+        """One gauge a figure."""
+        store = self._services.store.load()
+        yield gauge("connections", "Connections to the database.", store.connections)
+        yield gauge("connections_idle", "Those of them that nobody uses.", store.idle)
+        yield gauge("connections_awaited", "Who waits for one, or for the writer of SQLite.", store.waiting)
+        yield CounterMetricFamily("afterimage_connections_lent", "How often one was lent.", store.lent)
+        yield CounterMetricFamily("afterimage_connections_wait_seconds", "Waiting for them in all.", store.wait_seconds)
+        yield gauge("embedding_texts_waiting", "Texts that wait for the model here.", self._services.worker.waiting)
+        yield gauge("embedding_pending", "Memories whose vector is still to be made.", self._pending)
+        yield gauge("embedding_failed", "Memories whose vector could not be made.", self._failed)
+        imports = GaugeMetricFamily("afterimage_imports", "Imports by state.", labels=["state"])
+        for state, count in self._imports.items():
+            imports.add_metric([state], count)
+        yield imports
+
+
+def gauge(name: str, description: str, value: float) -> GaugeMetricFamily:
+    """A figure without labels."""
+    return GaugeMetricFamily(f"afterimage_{name}", description, value)
+
+
+@router.get(
+    "/metrics",
+    response_class=Response,
+    responses={
+        200: {"description": "Prometheus text.", "content": {"text/plain": {"schema": {"type": "string"}}}},
+        **responses(),
+    },
+)
+async def metrics(request: Request, given: Given, caller: Reader) -> Response:
+    """Requests, durations and the load on each part, as Prometheus reads them; counted per process."""
+    caller.require_all_projects("the metrics")
+    backlog = await given.store.embeddings.backlog(given.worker.model)
+    imports = {state: await given.store.imports.count(state) for state in ImportState}
+    now = CollectorRegistry()
+    now.register(Load(given, backlog.pending, backlog.failed, imports))
+    counted: RequestMetrics = request.app.state.metrics
+    return Response(generate_latest(counted.registry) + generate_latest(now), media_type=CONTENT_TYPE_LATEST)
