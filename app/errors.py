@@ -113,6 +113,14 @@ class SourceError(AfterImageError):
     title = "The file cannot be imported"
 
 
+class SecretError(AfterImageError):
+    """A text holds a credential, and the service is set to refuse such; the message names its kind and place."""
+
+    status = 422
+    type = "holds-a-secret"
+    title = "The text holds a secret"
+
+
 class UnavailableError(AfterImageError):
     """A part that the request needs is down or busy; the same request may succeed later."""
 

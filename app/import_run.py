@@ -4,6 +4,7 @@ import asyncio
 from collections.abc import Awaitable, Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from functools import partial
 from pathlib import Path
@@ -13,7 +14,7 @@ import numpy as np
 import structlog
 from numpy.typing import NDArray
 
-from app.errors import AfterImageError, InvalidInputError, LeaseLostError, SourceError, UnavailableError
+from app.errors import AfterImageError, InvalidInputError, LeaseLostError, SecretError, SourceError, UnavailableError
 from app.languages import language_of
 from app.models import (
     EmbeddingStatus,
@@ -29,6 +30,7 @@ from app.models import (
     Validation,
     Words,
 )
+from app.redaction import Redaction
 from app.sources import Reader
 from app.store.classify import differences
 from app.store.protocol import ClaimedImport, EmbeddingStore, ImportBatch, ImportStore, MemoryStore
@@ -59,8 +61,10 @@ class ImportRun:
         embeddings: EmbeddingStore,
         model: str,
         lease_time: timedelta,
+        redaction: Redaction,
     ) -> None:
         """`copy` is the private copy of the source."""
+        self._redaction = redaction
         self._claimed = claimed
         self._lease = claimed.lease
         self._job = claimed.job
@@ -153,13 +157,29 @@ class ImportRun:
         if not found:
             return None
         now = datetime.now(UTC)
-        return ImportBatch(
-            rows=[(row.rowid, self._new_memory(row, now)) for row in found if isinstance(row, SourceRow)],
-            rejects=[row for row in found if isinstance(row, Reject)],
-            last_rowid=found[-1].rowid,
-        )
+        rows: list[tuple[int, NewMemory]] = []
+        rejects: list[Reject] = []
+        for row in found:
+            if isinstance(row, Reject):
+                rejects.append(row)
+                continue
+            try:
+                rows.append((row.rowid, self._new_memory(row, now)))
+            except SecretError as error:
+                rejects.append(Reject(row.rowid, str(row.id), str(error)))
+        return ImportBatch(rows, rejects, last_rowid=found[-1].rowid)
+
+    def _clean(self, row: SourceRow) -> tuple[SourceRow, int]:
+        """The row without secrets, and how many it held; its vector was made of them as well, and goes.
+
+        Raises:
+            SecretError: it holds one, and the service is set to refuse such.
+        """
+        texts, count = self._redaction.clean(new_code=row.new_code, old_code=row.old_code, context=row.context)
+        return (replace(row, vector=None, **texts), count) if count else (row, 0)
 
     def _new_memory(self, row: SourceRow, now: datetime) -> NewMemory:
+        row, redacted = self._clean(row)
         kept = row.project if self._claimed.keep_projects else None
         memory = Memory(
             id=row.id,
@@ -177,9 +197,10 @@ class ImportRun:
             import_id=self._job.id,
         )
         if self._stage is not ImportStage.MIGRATING or self._job.dry_run:
-            return NewMemory(memory, NO_WORDS, row.vector)  # it is compared only, and words are not
+            # It is compared only, and words are not.
+            return NewMemory(memory, NO_WORDS, row.vector, redacted=redacted)
         words = document_words(row.file_path, row.new_code, row.context)
-        return self._memories.prepared(NewMemory(memory, words, row.vector))
+        return self._memories.prepared(NewMemory(memory, words, row.vector, redacted=redacted))
 
     async def _migrate(self, batch: ImportBatch) -> None:
         """Stores a batch; if the store refuses a value, row by row, so that it costs that row alone."""

@@ -17,6 +17,7 @@ from uuid_utils.compat import uuid7
 from app.errors import ConflictError, NotFoundError, TooLargeError, UnavailableError
 from app.import_run import ImportRun
 from app.models import Finding, FindingKind, Import, ImportState, NewImport
+from app.redaction import Redaction
 from app.sources import check_complete, find_below, format_of, snapshot
 from app.store.protocol import ClaimedImport, Store
 
@@ -62,7 +63,8 @@ class ImportLimits:
 class Imports:
     """The service behind the routes of imports and the `migrate` command."""
 
-    def __init__(self, store: Store, model: str, limits: ImportLimits) -> None:
+    def __init__(self, store: Store, model: str, limits: ImportLimits, redaction: Redaction) -> None:
+        self._redaction = redaction
         self._store = store
         self._imports = store.imports
         self._model = model
@@ -150,7 +152,14 @@ class Imports:
         copy = self._copy(claimed.job.id)
         store = self._store
         job = await ImportRun(
-            claimed, copy, store.imports, store.memories, store.embeddings, self._model, self._limits.lease_time
+            claimed,
+            copy,
+            store.imports,
+            store.memories,
+            store.embeddings,
+            self._model,
+            self._limits.lease_time,
+            self._redaction,
         ).run()
         if job is not None:
             copy.unlink(missing_ok=True)

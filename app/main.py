@@ -27,6 +27,7 @@ from app.imports import ImportLimits, Imports
 from app.keys import Keys
 from app.memories import Fusion, Memories
 from app.ranking import Weights
+from app.redaction import Redaction, SecretsMode
 from app.serving import is_loopback
 from app.settings import Settings, load_settings
 from app.store.embedded import EmbeddedPostgres
@@ -107,12 +108,13 @@ async def open_services(settings: Settings, stack: AsyncExitStack) -> Services:
     frequencies = Frequencies(store.memories)
     frequencies.start()
     stack.push_async_callback(frequencies.stop)
+    redaction = Redaction(SecretsMode(settings.secrets))
     weights = Weights(fts=settings.fts_weight, semantic=settings.semantic_weight)
     return Services(
         settings=settings,
         store=store,
         worker=worker,
-        memories=Memories(store.memories, worker, backfill, weights, Fusion(settings.fusion)),
+        memories=Memories(store.memories, worker, backfill, weights, Fusion(settings.fusion), redaction),
         imports=await open_imports(settings, store, embedder.model),
         exports=Exports(store, settings.spool_folder / "exports"),
         keys=open_keys(settings, store),
@@ -150,7 +152,7 @@ async def open_imports(settings: Settings, store: Store, model: str) -> Imports:
         max_upload_bytes=settings.max_upload_bytes,
         max_queued=settings.max_queued_imports,
     )
-    service = Imports(store, model, limits)
+    service = Imports(store, model, limits, Redaction(SecretsMode(settings.secrets)))
     with _spool(settings):
         await service.open()
     return service

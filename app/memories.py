@@ -12,7 +12,7 @@ from uuid_utils.compat import uuid7
 from app.backfill import Backfill
 from app.embedding.embedder import query_text
 from app.embedding.worker import EmbeddingWorker, Priority
-from app.errors import ConflictError, NotFoundError
+from app.errors import ConflictError, NotFoundError, SecretError
 from app.excerpts import excerpt_of
 from app.languages import language_of
 from app.models import (
@@ -29,6 +29,7 @@ from app.models import (
     Vector,
 )
 from app.ranking import Ranked, Weights, fuse, fuse_ranks, rank_vectors, rank_words
+from app.redaction import Redaction
 from app.store.protocol import MemoryStore, Position
 from app.tokens import document_words, identifier_of, query_words
 
@@ -74,37 +75,47 @@ class Draft:
     language: str | None = None
     timestamp: datetime | None = None
     vector: Vector | None = None
+    redacted: int = 0
 
 
 @dataclass(frozen=True, slots=True)
 class Added:
-    """What became of a draft; `error` says why it was rejected."""
+    """What became of a draft; `error` says why it was rejected, `redacted` how many secrets it held."""
 
     status: AddStatus
     memory: Memory
     error: str | None = None
+    redacted: int = 0
 
 
 class Memories:
     """The service behind the routes of memories and searches."""
 
     def __init__(
-        self, store: MemoryStore, worker: EmbeddingWorker, backfill: Backfill, weights: Weights, fusion: Fusion
+        self,
+        store: MemoryStore,
+        worker: EmbeddingWorker,
+        backfill: Backfill,
+        weights: Weights,
+        fusion: Fusion,
+        redaction: Redaction,
     ) -> None:
         self._store = store
         self._worker = worker
         self._backfill = backfill
         self._weights = weights
         self._fusion = fusion
+        self._redaction = redaction
 
     async def add(self, draft: Draft, *, wait_for_embedding: bool = False) -> Added:
         """Stores a memory; it can be found by words when this answers, and by meaning too if told to wait.
 
         Raises:
             ConflictError: its id is taken by a memory with other content.
+            SecretError: it holds a secret, and the service is set to refuse such.
             UnavailableError: told to wait, and there is no vector; the memory is stored and gets it later.
         """
-        [added] = await self._add([draft])
+        [added] = await self._add([self._clean(draft)])
         if added.error is not None:
             raise ConflictError(added.error)
         memory = added.memory
@@ -118,7 +129,16 @@ class Memories:
 
     async def add_all(self, drafts: Sequence[Draft]) -> list[Added]:
         """Stores memories in one transaction; answers in the same order. A rejected one never sinks the others."""
-        answers = await self._add(drafts)
+        refused: dict[int, Added] = {}
+        cleaned: list[Draft] = []
+        for index, draft in enumerate(drafts):
+            try:
+                cleaned.append(self._clean(draft))
+            except SecretError as error:
+                memory = _new_memory(draft, datetime.now(UTC)).memory
+                refused[index] = Added(AddStatus.REJECTED, memory, str(error))
+        stored = iter(await self._add(cleaned) if cleaned else [])
+        answers = [refused[index] if index in refused else next(stored) for index in range(len(drafts))]
         self._backfill.offer(
             [
                 added.memory
@@ -235,6 +255,15 @@ class Memories:
         """What the store holds."""
         return await self._store.stats(projects, self._worker.model)
 
+    def _clean(self, draft: Draft) -> Draft:
+        """The draft without secrets.
+
+        Raises:
+            SecretError: it holds one, and the service is set to refuse such.
+        """
+        texts, count = self._redaction.clean(new_code=draft.new_code, old_code=draft.old_code, context=draft.context)
+        return replace(draft, redacted=count, **texts) if count else draft
+
     async def _add(self, drafts: Sequence[Draft]) -> list[Added]:
         now = datetime.now(UTC)
         new = [_new_memory(draft, now) for draft in drafts]
@@ -248,7 +277,7 @@ class Memories:
         for draft, row in zip(drafts, new, strict=True):
             key = row.memory.key
             if key in stored and first[key] is row:
-                answers.append(Added(AddStatus.CREATED, row.memory))
+                answers.append(Added(AddStatus.CREATED, row.memory, redacted=draft.redacted))
             else:
                 answers.append(_compare(draft, row.memory, there.get(key) or first[key].memory))
         return answers
@@ -289,7 +318,7 @@ def _compare(draft: Draft, memory: Memory, there: Memory) -> Added:
     filled_in = {"timestamp"} if draft.timestamp is None else set()
     differing = [name for name in COMPARED if name not in filled_in and getattr(memory, name) != getattr(there, name)]
     if not differing:
-        return Added(AddStatus.EXISTING, there)
+        return Added(AddStatus.EXISTING, there, redacted=draft.redacted)
     error = f"id {memory.id} is taken by a memory of project {memory.project} with another {', '.join(differing)}"
     return Added(AddStatus.REJECTED, there, error)
 

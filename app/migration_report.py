@@ -59,6 +59,8 @@ def print_report(job: Import, findings: Sequence[Finding]) -> None:
         print("Dry run:            nothing was stored")
     if counts.reembedded:
         print(f"To be embedded:     {counts.reembedded}")
+    if counts.redacted:
+        print(f"Secrets redacted:   {counts.redacted}")
     if job.notes:
         print(f"Not carried over:   {job.notes}")
     if job.state is not ImportState.COMPLETED:

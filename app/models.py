@@ -60,6 +60,13 @@ class Memory:
         return MemoryKey(self.project, self.id)
 
 
+@dataclass(frozen=True, slots=True)
+class StoredMemory(Memory):
+    """A memory, as the answer to its writing."""
+
+    redacted: Annotated[int, Field(description="Secrets that were taken out of it before it was stored.")] = 0
+
+
 @dataclass(frozen=True, slots=True, order=True)
 class MemoryKey:
     """Identifies a memory: the same id may stand in several projects."""
@@ -83,13 +90,15 @@ class Words:
 class NewMemory:
     """A memory to be stored, with its words and, when it is known already, its vector.
 
-    `indexed` are the words as the store keeps them, where they were made beforehand.
+    `indexed` are the words as the store keeps them, where they were made beforehand; `redacted` is how many secrets
+    were taken out.
     """
 
     memory: Memory
     words: Words
     vector: Vector | None
     indexed: str | None = None
+    redacted: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -300,6 +309,7 @@ class Counts:
     skipped: Annotated[int, Field(description="Rows that were there already, with the same content.")] = 0
     failed: Annotated[int, Field(description="Rows that were not taken; each is listed under `rejects`.")] = 0
     reembedded: Annotated[int, Field(description="Of the migrated: those whose vector is made anew.")] = 0
+    redacted: Annotated[int, Field(description="Secrets that were taken out of the migrated.")] = 0
 
 
 @dataclass(frozen=True, slots=True)

@@ -149,6 +149,11 @@ class Settings(BaseSettings):
     models_folder: HomePath = setting(
         lambda: home("models"), "embeddings.models_folder", "Models made ready for this machine."
     )
+    secrets: Literal["redact", "reject", "allow"] = setting(
+        "redact",
+        "storage.secrets",
+        "Credentials in what is sent: `redact` puts a mark in their place, `reject` refuses, `allow` stores them.",
+    )
     import_folder: HomePath = setting(home, "imports.folder", "Files below it may be imported by path.")
     spool_folder: HomePath = setting(
         lambda: home("spool"), "imports.spool_folder", "Private copies of sources during an import."

@@ -52,7 +52,14 @@ def test_an_import_that_is_killed_again_and_again_ends_as_if_nothing_had_happene
             kills += 1
     shutil.rmtree(EmbeddedPostgres(tmp_path / "postgres").home, ignore_errors=True)
     assert kills > 0
-    assert job["counts"] == {"source_entries": ROWS, "migrated": ROWS, "skipped": 0, "failed": 0, "reembedded": 0}
+    assert job["counts"] == {
+        "source_entries": ROWS,
+        "migrated": ROWS,
+        "skipped": 0,
+        "failed": 0,
+        "reembedded": 0,
+        "redacted": 0,
+    }
     assert job["validation"] == {"checked": ROWS, "mismatched": 0, "missing": 0}
     assert total == ROWS
 

@@ -14,6 +14,7 @@ import pytest
 from app.errors import ConflictError, InvalidInputError, SourceError, UnavailableError
 from app.imports import ImportLimits, ImportOptions, Imports
 from app.models import Counts, FindingKind, Import, ImportStage, ImportState, Memory, MemoryKey, Scope, Validation
+from app.redaction import Redaction
 from app.store.protocol import ImportBatch, Lease, Store
 from tests.conftest import MODEL
 from tests.memories import new
@@ -24,14 +25,14 @@ OPTIONS = ImportOptions(batch_size=10)
 
 async def opened(store: Store, folder: Path, lease_seconds: float = 60, model: str = MODEL) -> Imports:
     limits = ImportLimits(folder, folder / "spool", 10, timedelta(seconds=lease_seconds), 1024 * 1024)
-    service = Imports(store, model, limits)
+    service = Imports(store, model, limits, Redaction())
     await service.open()
     return service
 
 
 async def test_no_more_wait_than_the_limit(store: Store, tmp_path: Path, source: Path) -> None:
     limits = ImportLimits(tmp_path, tmp_path / "spool", 10, timedelta(seconds=60), 1024 * 1024, max_queued=2)
-    service = Imports(store, MODEL, limits)
+    service = Imports(store, MODEL, limits, Redaction())
     await service.open()
     for _ in range(2):
         await service.queue_file(source.name, OPTIONS)

@@ -1,5 +1,6 @@
 """Routes of memories."""
 
+from dataclasses import fields
 from typing import Annotated, Literal
 from uuid import UUID
 
@@ -21,9 +22,11 @@ from app.api.schemas import (
 )
 from app.errors import ForbiddenError, InvalidInputError
 from app.memories import AddStatus, Draft
-from app.models import Memory
+from app.models import Memory, StoredMemory
 
 router = APIRouter(prefix="/v1", tags=["memories"])
+
+FIELDS = [field.name for field in fields(Memory)]
 
 ProjectQuery = Annotated[Project | None, Query(description="Where the same id stands in several projects.")]
 
@@ -33,7 +36,7 @@ ProjectQuery = Annotated[Project | None, Query(description="Where the same id st
     status_code=201,
     response_description="The memory, as it was stored now.",
     responses={
-        200: {"model": Memory, "description": "It was there already, with the same content."},
+        200: {"model": StoredMemory, "description": "It was there already, with the same content."},
         **responses(409, 413, 422),
     },
 )
@@ -45,8 +48,10 @@ async def add_memory(
     wait: Annotated[
         Literal["embedding"] | None, Query(description="`embedding`: answer once it can be found by meaning.")
     ] = None,
-) -> Memory:
+) -> StoredMemory:
     """Stores an edit, verbatim.
+
+    Credentials are taken out of it first, unless the server is set otherwise.
 
     It is on the disk and can be found by words when this answers; its vector usually follows within tens of
     milliseconds. With an `id` the request can be repeated: the same content answers 200, other content 409.
@@ -56,7 +61,7 @@ async def add_memory(
     response.headers["Location"] = f"/v1/memories/{added.memory.id}"
     if added.status is AddStatus.EXISTING:
         response.status_code = 200
-    return added.memory
+    return StoredMemory(**{name: getattr(added.memory, name) for name in FIELDS}, redacted=added.redacted)
 
 
 @router.post("/memories/batch", responses=responses(413, 422))
@@ -77,7 +82,7 @@ async def add_memories(body: BatchIn, given: Given, caller: Writer) -> BatchOut:
             results[index] = BatchResult(index=index, id=None, status=AddStatus.REJECTED, error=str(error))
     added = await given.memories.add_all(list(drafts.values())) if drafts else []
     for index, one in zip(drafts, added, strict=True):
-        results[index] = BatchResult.of(index, one)
+        results[index] = BatchResult.of(index, drafts[index], one)
     return BatchOut(results=[results[index] for index in range(len(body.memories))])
 
 

@@ -194,11 +194,13 @@ class BatchResult(BaseModel):
     id: Annotated[UUID | None, Field(description="Null if it was rejected without one.")]
     status: AddStatus
     error: Annotated[str | None, Field(description="Why it was rejected.")] = None
+    redacted: Annotated[int, Field(description="Secrets that were taken out of it before it was stored.")] = 0
 
     @classmethod
-    def of(cls, index: int, added: Added) -> Self:
-        """The result of a memory that reached the store."""
-        return cls(index=index, id=added.memory.id, status=added.status, error=added.error)
+    def of(cls, index: int, draft: Draft, added: Added) -> Self:
+        """The result of a memory that was sent as this draft."""
+        memory_id = draft.id if added.status is AddStatus.REJECTED else added.memory.id
+        return cls(index=index, id=memory_id, status=added.status, error=added.error, redacted=added.redacted)
 
 
 class BatchOut(BaseModel):

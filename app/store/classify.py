@@ -19,6 +19,7 @@ class Outcome:
     skipped: int
     failed: int
     reembedded: int
+    redacted: int
     findings: list[Finding]
 
 
@@ -40,7 +41,7 @@ def classify(batch: ImportBatch, stored: AbstractSet[MemoryKey], present: Mappin
 
     `present` must hold all keys that are not in `stored`; a key that is twice in the batch is compared with its first.
     """
-    migrated = skipped = reembedded = 0
+    migrated = skipped = reembedded = redacted = 0
     rejects = list(batch.rejects)
     first: dict[MemoryKey, Memory] = {}
     for rowid, row in batch.rows:
@@ -49,10 +50,11 @@ def classify(batch: ImportBatch, stored: AbstractSet[MemoryKey], present: Mappin
             first[key] = row.memory
             migrated += 1
             reembedded += row.vector is None
+            redacted += row.redacted
         elif differing := differences(row.memory, first.get(key) or present[key]):
             reason = f"the id is taken by a memory of project {key.project} with another {', '.join(differing)}"
             rejects.append(Reject(rowid=rowid, source_id=str(key.id), reason=reason))
         else:
             skipped += 1
     findings = [Finding(FindingKind.REJECT, reject.rowid, reject.source_id, reject.reason) for reject in rejects]
-    return Outcome(migrated, skipped, len(rejects), reembedded, findings)
+    return Outcome(migrated, skipped, len(rejects), reembedded, redacted, findings)

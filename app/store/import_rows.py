@@ -40,6 +40,7 @@ def counts_from(row: Mapping[str, Any]) -> Counts:
         skipped=row["skipped"],
         failed=row["failed"],
         reembedded=row["reembedded"],
+        redacted=row["redacted"],
     )
 
 

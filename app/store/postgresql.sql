@@ -539,7 +539,8 @@ SET processed = processed + :size,
     migrated = migrated + :migrated,
     skipped = skipped + :skipped,
     failed = failed + :failed,
-    reembedded = reembedded + :reembedded
+    reembedded = reembedded + :reembedded,
+    redacted = redacted + :redacted
 WHERE project = :project
   AND id = :id
 RETURNING *;

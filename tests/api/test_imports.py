@@ -35,7 +35,14 @@ async def test_a_file_below_the_import_folder_is_imported_and_validated(
     assert (job["state"], job["stage"], job["error"]) == ("completed", "done", None)
     assert job["source"]["name"] == "memory.db"
     assert job["source"]["format"] == "AI-AfterImage 0.1-0.7"
-    assert job["counts"] == {"source_entries": 30, "migrated": 30, "skipped": 0, "failed": 0, "reembedded": 30}
+    assert job["counts"] == {
+        "source_entries": 30,
+        "migrated": 30,
+        "skipped": 0,
+        "failed": 0,
+        "reembedded": 30,
+        "redacted": 0,
+    }
     assert job["validation"] == {"checked": 30, "mismatched": 0, "missing": 0}
     assert job["progress"]["percent"] == 100.0
     found = await client.post("/v1/search/fts", json={"query": "f7", "projects": ["p"]})

@@ -24,6 +24,7 @@ from pgvector.asyncpg import register_vector
 
 from app.imports import ImportLimits, ImportOptions, Imports
 from app.models import SourceRow
+from app.redaction import Redaction
 from app.serving import settle
 from app.settings import Settings
 from app.sources import Reader, snapshot
@@ -130,7 +131,7 @@ async def ours_on(url: str, source: Path, folder: Path) -> dict[str, float]:
         store = PostgresStore(Connections({"dsn": url}, 2, 10, 30, 60), MODEL)
         await store.open()
         limits = ImportLimits(folder, folder / "spool", Settings().import_batch_size, timedelta(seconds=60), 0)
-        imports = Imports(store, MODEL, limits)
+        imports = Imports(store, MODEL, limits, Redaction())
         await imports.open()
         started = time.perf_counter()
         job = await imports.run(await imports.begin(source, ImportOptions(validate=validate)))

@@ -97,6 +97,7 @@ class PostgresImports:
                 skipped=outcome.skipped,
                 failed=outcome.failed,
                 reembedded=outcome.reembedded,
+                redacted=outcome.redacted,
             )
         return counts_from(row)
 

@@ -118,6 +118,7 @@ class SqliteImports:
                 skipped=outcome.skipped,
                 failed=outcome.failed,
                 reembedded=outcome.reembedded,
+                redacted=outcome.redacted,
             )
 
         return counts_from(await self._connections.write(work))

@@ -1,0 +1,2 @@
+-- How many secrets an import has taken out of the rows that it stored.
+ALTER TABLE imports ADD COLUMN redacted integer NOT NULL DEFAULT 0 CHECK (redacted >= 0);
