@@ -8,7 +8,7 @@ PIP := $(VENV)/bin/pip --disable-pip-version-check --quiet
 # Two runs started at once install one after the other.
 LOCK := $(shell command -v flock >/dev/null && echo flock .install.lock)
 
-.PHONY: help run test check format bench-import bench-search bench-vectors bench-pieces
+.PHONY: help run test test-full check format bench-import bench-search bench-vectors bench-pieces
 
 help: ## Lists these commands.
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "make %-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -19,6 +19,10 @@ run: ## Installs what is missing and starts the service on 127.0.0.1:8000 (PORT=
 
 test: check ## Runs all checks and tests.
 	@$(VENV)/bin/pytest -n auto --maxprocesses 4 --dist worksteal
+
+test-full: ## Runs the long tests in full: crashes, faults, load and odd input, for an hour or so.
+	@$(LOCK) $(MAKE) -s --no-print-directory $(VENV)/test.stamp
+	@FULL=1 $(VENV)/bin/pytest $(shell grep -rl --include='test_*.py' 'import effort' tests)
 
 check: ## Runs the checks: style, types, the direction of imports.
 	@$(LOCK) $(MAKE) -s --no-print-directory $(VENV)/test.stamp

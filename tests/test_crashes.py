@@ -11,11 +11,12 @@ from urllib.request import Request, urlopen
 import pytest
 
 from app.store.embedded import EmbeddedPostgres
+from tests.effort import effort
 from tests.processes import get, serving
 from tests.source_files import entry, insert, write_ai_afterimage
 
-ROWS = 2000
-KILLS = 3
+ROWS = effort(2000, full=50_000)
+KILLS = effort(3, full=20)
 
 
 @pytest.mark.parametrize("backend", ["postgresql", "sqlite"])
