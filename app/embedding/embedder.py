@@ -16,7 +16,7 @@ MAX_CHARACTERS = 1500
 
 
 class Embedder(Protocol):
-    """A model; its methods block and are called from one thread at a time."""
+    """A model; its methods block, and `load` is called alone."""
 
     @property
     def model(self) -> str:
@@ -29,6 +29,10 @@ class Embedder(Protocol):
     @property
     def texts_per_call(self) -> int:
         """How many texts a call should take: more are no faster and keep urgent texts waiting."""
+
+    @property
+    def parallel_calls(self) -> int:
+        """How many calls to keep running where much is to be done; with 1 there is never more than one at a time."""
 
     def load(self) -> None:
         """Makes `embed` possible; does nothing the second time.

@@ -22,6 +22,7 @@ class HashingEmbedder:
     model = MODEL
     dimensions = DIMENSIONS
     texts_per_call = 16
+    parallel_calls = 1
 
     def load(self) -> None:
         """Nothing to load."""

@@ -18,15 +18,15 @@ if TYPE_CHECKING:
 GRAPH_VERSION = 1
 """To be raised with each change of the exported graph, so that files kept from before are not used."""
 
-MAX_THREADS = 4
-"""The matrices of one text are too small to keep many busy."""
+MAX_PARALLEL_CALLS = 4
 
 
 class OnnxEmbedder:
     """all-MiniLM-L6-v2 on the processor, in 8-bit integers, without PyTorch.
 
     The first `load` exports the model's graph into a folder, where later ones find it. The vector of a text does not
-    depend on the texts that it is embedded with.
+    depend on the texts that it is embedded with. A call keeps one core busy, which takes the least processor time for a
+    text, whose matrices are small; several calls at once keep several cores busy.
     """
 
     model = minilm.MODEL
@@ -34,6 +34,7 @@ class OnnxEmbedder:
     texts_per_call = 1
 
     def __init__(self, models_folder: Path) -> None:
+        self.parallel_calls = min(os.cpu_count() or 1, MAX_PARALLEL_CALLS)
         self._folder = models_folder
         self._loaded: tuple[Tokenizer, InferenceSession] | None = None
 
@@ -53,9 +54,7 @@ class OnnxEmbedder:
         tokenizer.no_padding()
         tokenizer.enable_truncation(minilm.MAX_WORD_PIECES)
         options = SessionOptions()
-        options.intra_op_num_threads = min(os.cpu_count() or 1, MAX_THREADS)
-        # Threads that spin while they wait make calls three times slower whenever something else wants a core.
-        options.add_session_config_entry("session.intra_op.allow_spinning", "0")
+        options.intra_op_num_threads = 1
         session = InferenceSession(kept_graph(self._folder), options, providers=["CPUExecutionProvider"])
         self._loaded = tokenizer, session
 

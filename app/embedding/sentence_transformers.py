@@ -20,6 +20,8 @@ GPU_BATCH = 32
 class SentenceTransformerEmbedder:
     """Any sentence-transformers model, by its name on the hub or as a local folder, on any device of PyTorch."""
 
+    parallel_calls = 1
+
     def __init__(self, model: str, device: str) -> None:
         self.model = model.removeprefix("sentence-transformers/")
         self.dimensions = minilm.DIMENSIONS if minilm.is_named(model) else None

@@ -1,23 +1,19 @@
-"""One thread owns the model and serves whoever is most urgent."""
+"""Shares the model between all who want vectors; whoever is most urgent is served first."""
 
 import asyncio
 import time
 from collections import OrderedDict
-from collections.abc import Callable, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Sequence
 from enum import IntEnum
-from itertools import islice
 from math import ceil
-from typing import TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 
 from app.embedding.embedder import Embedder
+from app.embedding.lane import Lane, Queue, deliver
 from app.errors import UnavailableError
 from app.models import Vector
-
-T = TypeVar("T")
 
 
 class Priority(IntEnum):
@@ -31,9 +27,9 @@ class Priority(IntEnum):
 class EmbeddingWorker:
     """Shares one embedder between all callers.
 
-    Texts of one priority share calls, in the order they came; a call never mixes priorities. A query waits for the call
-    in hand and for earlier queries, for nothing else. A model that did not load is tried again at the first use after
-    `retry_seconds`.
+    Texts of one priority share calls, in the order they came; a call never mixes priorities. A query waits for earlier
+    queries and, where the embedder makes one call at a time, for the call in hand; where it makes more, all but queries
+    are embedded in the background. A model that did not load is tried again at the first use after `retry_seconds`.
     """
 
     def __init__(
@@ -43,7 +39,6 @@ class EmbeddingWorker:
         self._limit_texts = limit_texts
         self._limit_cached = limit_cached
         self._retry_seconds = retry_seconds
-        self._thread = ThreadPoolExecutor(1, thread_name_prefix="embedding")
         self._serving: asyncio.Task[None] | None = None
         self._ready = False
         self._stopped = False
@@ -51,7 +46,8 @@ class EmbeddingWorker:
         self._retry_at = 0.0
         self._load_ended = asyncio.Event()
         self._wanted = asyncio.Event()
-        self._waiting: dict[Priority, dict[asyncio.Future[Vector], str]] = {priority: {} for priority in Priority}
+        self._waiting: dict[Priority, Queue] = {priority: {} for priority in Priority}
+        self._lanes = self._open_lanes()
         self._cache: OrderedDict[str, NDArray[np.float32]] = OrderedDict()
 
     @property
@@ -85,14 +81,14 @@ class EmbeddingWorker:
         self._wanted.set()
 
     async def stop(self) -> None:
-        """Refuses all who wait; returns when the model's call in hand, if any, has ended."""
+        """Refuses all who wait; returns when the calls in hand have ended."""
         self._stopped = True
         if self._serving is not None:
             self._serving.cancel()
             await asyncio.wait([self._serving])
         self._refuse_waiting("the service is stopping")
         self._load_ended.set()
-        await asyncio.to_thread(self._thread.shutdown, cancel_futures=True)
+        await asyncio.gather(*(lane.stop() for lane in self._lanes))
 
     async def wait_ready(self) -> None:
         """Returns when the model is loaded.
@@ -127,7 +123,7 @@ class EmbeddingWorker:
                 self._cache.popitem(last=False)
         return vectors
 
-    async def _enqueue(self, texts: Sequence[str], queue: dict[asyncio.Future[Vector], str]) -> NDArray[np.float32]:
+    async def _enqueue(self, texts: Sequence[str], queue: Queue) -> NDArray[np.float32]:
         if len(queue) + len(texts) > self._limit_texts:
             raise UnavailableError(
                 f"{len(queue)} texts wait to be embedded already and {len(texts)} more would exceed the limit of "
@@ -152,17 +148,26 @@ class EmbeddingWorker:
         if self._problem is not None and pause > 0:
             raise UnavailableError(self._problem, retry_after_seconds=ceil(pause))
 
+    def _open_lanes(self) -> list[Lane]:
+        calls = self._embedder.parallel_calls
+        if calls == 1:
+            return [Lane(self._waiting.values(), 1)]
+        queries = self._waiting[Priority.QUERY]
+        others = [queue for priority, queue in self._waiting.items() if priority is not Priority.QUERY]
+        return [Lane([queries], 1), Lane(others, calls, background=True)]
+
     async def _serve(self) -> None:
         while True:
             await self._wanted.wait()
             self._wanted.clear()
             if not self._ready:
                 await self._load()
-            while self._ready and (queue := next(filter(None, self._waiting.values()), None)):
-                await self._call(queue)
+            for lane in self._lanes if self._ready else ():
+                while taken := lane.take(self._embedder.texts_per_call):
+                    lane.begin(self._call(lane, taken), self._wanted.set)
 
     async def _load(self) -> None:
-        (error,) = await asyncio.gather(self._in_thread(self._embedder.load), return_exceptions=True)
+        (error,) = await asyncio.gather(self._lanes[0].run(self._embedder.load), return_exceptions=True)
         if error is None:
             self._ready = True
             self._problem = None
@@ -172,22 +177,9 @@ class EmbeddingWorker:
             self._refuse_waiting(self._problem, ceil(self._retry_seconds))
         self._load_ended.set()
 
-    async def _call(self, queue: dict[asyncio.Future[Vector], str]) -> None:
-        taken = dict(islice(queue.items(), self._embedder.texts_per_call))
-        (answer,) = await asyncio.gather(
-            self._in_thread(self._embedder.embed, list(taken.values())), return_exceptions=True
-        )
-        for row, future in enumerate(taken):
-            queue.pop(future, None)
-            if future.done():
-                continue  # whoever waited has given up
-            if isinstance(answer, BaseException):
-                future.set_exception(answer)
-            else:
-                future.set_result(answer[row])
-
-    def _in_thread(self, function: Callable[..., T], *arguments: object) -> asyncio.Future[T]:
-        return asyncio.get_running_loop().run_in_executor(self._thread, function, *arguments)
+    async def _call(self, lane: Lane, taken: Queue) -> None:
+        (answer,) = await asyncio.gather(lane.run(self._embedder.embed, list(taken.values())), return_exceptions=True)
+        deliver(taken, answer)
 
     def _refuse_waiting(self, reason: str, retry_after_seconds: int = 1) -> None:
         for queue in self._waiting.values():

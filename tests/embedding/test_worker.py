@@ -1,4 +1,6 @@
 import asyncio
+import os
+import sys
 import threading
 from collections.abc import AsyncIterator, Callable, Sequence
 
@@ -7,6 +9,7 @@ import pytest
 from numpy.typing import NDArray
 
 from app.embedding.hashing import HashingEmbedder
+from app.embedding.lane import BACKGROUND_NICENESS
 from app.embedding.worker import EmbeddingWorker, Priority
 from app.errors import UnavailableError
 
@@ -27,6 +30,23 @@ class GatedEmbedder(HashingEmbedder):
         assert self.gate.wait(timeout=10)
         if BAD_TEXT in texts:
             raise ValueError("cannot embed this")
+        return super().embed(texts)
+
+
+class ParallelEmbedder(GatedEmbedder):
+    """Does two things at once; a question is answered though the gate is shut."""
+
+    parallel_calls = 2
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.niceness: dict[str, int] = {}
+
+    def embed(self, texts: Sequence[str]) -> NDArray[np.float32]:
+        self.niceness[texts[0]] = os.getpriority(os.PRIO_PROCESS, threading.get_native_id())
+        if texts == ["question"]:
+            self.calls.append(list(texts))
+            return HashingEmbedder.embed(self, texts)
         return super().embed(texts)
 
 
@@ -116,6 +136,33 @@ async def test_a_query_waits_for_one_small_call_of_a_large_request(
     assert embedder.calls == [["a", "b", "c", "d"], ["question"], ["e", "f", "g", "h"]]
 
 
+async def test_a_query_waits_for_no_other_where_calls_can_run_at_once() -> None:
+    embedder = ParallelEmbedder()
+    worker = EmbeddingWorker(embedder)
+    await worker.start()
+    await worker.wait_ready()
+    others = [await ask(worker, Priority.BACKFILL, *"abcdefghijkl"), await ask(worker, Priority.WRITE, "new")]
+    await until(lambda: len(embedder.calls) == 2)
+    assert (await worker.embed(["question"], Priority.QUERY)).shape == (1, 384)
+    assert len(embedder.calls) == 3
+    embedder.gate.set()
+    await asyncio.gather(*others)
+    await worker.stop()
+    assert len(embedder.calls) == 5
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="elsewhere a priority is the whole process's")
+async def test_who_searches_goes_before_the_background_on_the_processor() -> None:
+    embedder = ParallelEmbedder()
+    embedder.gate.set()
+    worker = EmbeddingWorker(embedder)
+    await worker.start()
+    await worker.embed(["question"], Priority.QUERY)
+    await worker.embed(["old"], Priority.BACKFILL)
+    await worker.stop()
+    assert embedder.niceness == {"question": os.nice(0), "old": os.nice(0) + BACKGROUND_NICENESS}
+
+
 async def test_waiting_writes_share_a_call(worker: EmbeddingWorker, embedder: GatedEmbedder) -> None:
     first = await occupy(worker, embedder)
     writes = [await ask(worker, Priority.WRITE, f"write {number}") for number in range(3)]
@@ -158,16 +205,16 @@ async def test_an_error_reaches_those_of_its_call_and_no_others(
 
 
 async def test_more_texts_than_may_wait_are_refused(worker: EmbeddingWorker, embedder: GatedEmbedder) -> None:
-    waiting = [await occupy(worker, embedder), await ask(worker, Priority.BACKFILL, *"abcdefg")]
+    waiting = [await occupy(worker, embedder), await ask(worker, Priority.BACKFILL, *"abcdefgh")]
     with pytest.raises(UnavailableError, match="8 texts wait to be embedded already and 1 more would") as refusal:
-        await worker.embed(["h"], Priority.BACKFILL)
+        await worker.embed(["i"], Priority.BACKFILL)
     assert refusal.value.headers == {"Retry-After": "1"}
     embedder.gate.set()
     await asyncio.gather(*waiting)
 
 
 async def test_each_priority_has_its_own_room(worker: EmbeddingWorker, embedder: GatedEmbedder) -> None:
-    waiting = [await occupy(worker, embedder), await ask(worker, Priority.BACKFILL, *"abcdefg")]
+    waiting = [await occupy(worker, embedder), await ask(worker, Priority.BACKFILL, *"abcdefgh")]
     query = await ask(worker, Priority.QUERY, "question")
     embedder.gate.set()
     assert (await query).shape == (1, 384)
@@ -175,12 +222,12 @@ async def test_each_priority_has_its_own_room(worker: EmbeddingWorker, embedder:
 
 
 async def test_a_cancelled_caller_makes_room(worker: EmbeddingWorker, embedder: GatedEmbedder) -> None:
-    first, gone = await occupy(worker, embedder), await ask(worker, Priority.BACKFILL, *"abcdefg")
+    first, gone = await occupy(worker, embedder), await ask(worker, Priority.BACKFILL, *"abcdefgh")
     gone.cancel()
     await asyncio.wait([gone])
-    stays = await ask(worker, Priority.BACKFILL, *"hijklmn")
+    stays = await ask(worker, Priority.BACKFILL, *"ijklmnop")
     embedder.gate.set()
-    assert (await stays).shape == (7, 384)
+    assert (await stays).shape == (8, 384)
     await first
 
 
@@ -203,14 +250,16 @@ async def test_the_query_used_longest_ago_is_forgotten() -> None:
     assert embedder.calls == [["a"], ["b"], ["c"], ["b"]]
 
 
-async def test_stopping_refuses_who_waits_and_who_comes(worker: EmbeddingWorker, embedder: GatedEmbedder) -> None:
+async def test_stopping_ends_the_call_in_hand_and_refuses_who_waits_and_who_comes(
+    worker: EmbeddingWorker, embedder: GatedEmbedder
+) -> None:
     in_hand = await occupy(worker, embedder)
     waiting = await ask(worker, Priority.WRITE, "waiting")
     stopping = asyncio.create_task(worker.stop())
-    for task in (in_hand, waiting):
-        with pytest.raises(UnavailableError, match="the service is stopping"):
-            await task
+    with pytest.raises(UnavailableError, match="the service is stopping"):
+        await waiting
     embedder.gate.set()
+    assert (await in_hand).shape == (1, 384)
     await stopping
     with pytest.raises(UnavailableError, match="the service is stopping"):
         await worker.embed(["late"], Priority.QUERY)
