@@ -72,6 +72,7 @@ class Connections:
             **self._parameters,
             **self._sizes,
             init=self._register_types,
+            reset=_keep_session,
             server_settings={
                 "application_name": "afterimage",
                 "gin_pending_list_limit": "65536",
@@ -195,3 +196,10 @@ class Connections:
             await connection.execute(migration.sql)
             await connection.execute("INSERT INTO schema_migrations (version) VALUES ($1)", migration.version)
             log.info("migrated", version=migration.version)
+
+
+async def _keep_session(connection: Any) -> None:
+    """Spares the round trip that would reset a connection: settings and locks of ours end with their transaction.
+
+    asyncpg itself rolls back a transaction that is still open.
+    """

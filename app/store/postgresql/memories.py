@@ -22,6 +22,7 @@ from app.models import (
     Vector,
 )
 from app.store.postgresql.connections import Connections
+from app.store.postgresql.group_commit import GroupCommit
 from app.store.postgresql.vector_index import HnswIndex
 from app.store.postgresql.vectors import PostgresVectors
 from app.store.postgresql.words import PostgresWords, tsvector
@@ -40,6 +41,7 @@ class PostgresMemories:
         self._vectors = vectors
         self._index = index
         self._words = PostgresWords(connections, queries)
+        self._singles = GroupCommit(self._add_together)
 
     def prepared(self, row: NewMemory) -> NewMemory:
         """See MemoryStore."""
@@ -47,6 +49,11 @@ class PostgresMemories:
 
     async def add(self, new: Sequence[NewMemory], embed_after: datetime) -> set[MemoryKey]:
         """See MemoryStore."""
+        if len(new) == 1:
+            return await self._singles.add(new[0], embed_after)
+        return await self._add_together(new, embed_after)
+
+    async def _add_together(self, new: Sequence[NewMemory], embed_after: datetime) -> set[MemoryKey]:
         async with self._connections.acquire() as connection:
             return await self.add_on(connection, new, embed_after)
 
