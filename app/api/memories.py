@@ -1,13 +1,15 @@
 """Routes of memories."""
 
 from dataclasses import fields
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 from uuid import UUID
 
-from fastapi import APIRouter, Query, Response
+from fastapi import APIRouter, Depends, Query, Request, Response
 from pydantic import ValidationError
 
-from app.api.deps import Given, Reader, Writer
+from app.access import Caller
+from app.api.deps import Given, Reader, Services, Writer
+from app.api.json_body import described, json_of, parse, read_as
 from app.api.problems import responses, sentences
 from app.api.schemas import (
     BatchIn,
@@ -17,6 +19,7 @@ from app.api.schemas import (
     MemoryIn,
     MemoryPage,
     Project,
+    RoughBatchIn,
     encode_cursor,
     position_from,
 )
@@ -37,13 +40,14 @@ ProjectQuery = Annotated[Project | None, Query(description="Where the same id st
     response_description="The memory, as it was stored now.",
     responses={
         200: {"model": StoredMemory, "description": "It was there already, with the same content."},
-        **responses(409, 413, 422),
+        **responses(409, 413, 415, 422),
     },
+    openapi_extra=described(MemoryIn),
 )
 async def add_memory(
-    body: MemoryIn,
     given: Given,
     caller: Writer,
+    body: Annotated[MemoryIn, Depends(read_as(MemoryIn))],
     response: Response,
     wait: Annotated[
         Literal["embedding"] | None, Query(description="`embedding`: answer once it can be found by meaning.")
@@ -64,26 +68,46 @@ async def add_memory(
     return StoredMemory(**{name: getattr(added.memory, name) for name in FIELDS}, redacted=added.redacted)
 
 
-@router.post("/memories/batch", responses=responses(413, 422))
-async def add_memories(body: BatchIn, given: Given, caller: Writer) -> BatchOut:
+async def read_batch(request: Request) -> list[MemoryIn | str]:
+    """The memories of a batch; in the place of a bad one, what is wrong with it."""
+    body = await json_of(request)
+    try:
+        return [*BatchIn.model_validate_json(body).memories]
+    except ValidationError:
+        return [_checked(item) for item in parse(RoughBatchIn, body).memories]
+
+
+@router.post("/memories/batch", responses=responses(413, 415, 422), openapi_extra=described(BatchIn))
+async def add_memories(
+    given: Given, caller: Writer, batch: Annotated[list[MemoryIn | str], Depends(read_batch)]
+) -> BatchOut:
     """Stores up to 1,000 edits in one transaction; a bad one is rejected alone."""
     drafts: dict[int, Draft] = {}
     results: dict[int, BatchResult] = {}
-    for index, item in enumerate(body.memories):
+    for index, item in enumerate(batch):
         try:
-            draft = MemoryIn.model_validate(item).draft(given.worker.dimensions)
-            caller.require_project(draft.project)
-            drafts[index] = draft
-        except ValidationError as error:
-            results[index] = BatchResult(
-                index=index, id=None, status=AddStatus.REJECTED, error=sentences(error.errors())
-            )
+            drafts[index] = _draft(item, given, caller)
         except (InvalidInputError, ForbiddenError) as error:
             results[index] = BatchResult(index=index, id=None, status=AddStatus.REJECTED, error=str(error))
     added = await given.memories.add_all(list(drafts.values())) if drafts else []
     for index, one in zip(drafts, added, strict=True):
         results[index] = BatchResult.of(index, drafts[index], one)
-    return BatchOut(results=[results[index] for index in range(len(body.memories))])
+    return BatchOut(results=[results[index] for index in range(len(batch))])
+
+
+def _checked(item: Any) -> MemoryIn | str:
+    try:
+        return MemoryIn.model_validate(item)
+    except ValidationError as error:
+        return sentences(error.errors(include_url=False))
+
+
+def _draft(item: MemoryIn | str, given: Services, caller: Caller) -> Draft:
+    """Raises InvalidInputError or ForbiddenError if it cannot be stored."""
+    if isinstance(item, str):
+        raise InvalidInputError(item)
+    caller.require_project(item.project)
+    return item.draft(given.worker.dimensions)
 
 
 @router.get("/memories", responses=responses(422))

@@ -16,7 +16,6 @@ from pydantic import (
     Field,
     StringConstraints,
     TypeAdapter,
-    WithJsonSchema,
 )
 from pydantic_core import PydanticCustomError
 
@@ -173,18 +172,19 @@ class BatchIn(Body):
     )
 
     memories: Annotated[
-        list[Any],
-        Field(min_length=1, max_length=MAX_BATCH),
-        WithJsonSchema(
-            {
-                "type": "array",
-                "items": {"$ref": "#/components/schemas/MemoryIn"},
-                "minItems": 1,
-                "maxItems": MAX_BATCH,
-                "description": "Each as the body of `POST /v1/memories`; a bad one is rejected alone.",
-            }
+        list[MemoryIn],
+        Field(
+            min_length=1,
+            max_length=MAX_BATCH,
+            description="Each as the body of `POST /v1/memories`; a bad one is rejected alone.",
         ),
     ]
+
+
+class RoughBatchIn(Body):
+    """A batch of which some may be bad."""
+
+    memories: Annotated[list[Any], Field(min_length=1, max_length=MAX_BATCH)]
 
 
 class BatchResult(BaseModel):

@@ -1,32 +1,37 @@
 """Routes of searches."""
 
 import time
+from typing import Annotated
 
-from fastapi import APIRouter
+from fastapi import APIRouter, Depends
 
 from app.access import Caller
 from app.api.deps import Given, Reader, Services
+from app.api.json_body import described, read_as
 from app.api.problems import responses
 from app.api.schemas import SearchIn, SearchOut
 from app.memories import SearchMode
 
-router = APIRouter(prefix="/v1/search", tags=["search"], responses=responses(413, 422))
+router = APIRouter(prefix="/v1/search", tags=["search"], responses=responses(413, 415, 422))
+
+Question = Annotated[SearchIn, Depends(read_as(SearchIn))]
+BODY = described(SearchIn)
 
 
-@router.post("/fts")
-async def search_fts(body: SearchIn, given: Given, caller: Reader) -> SearchOut:
+@router.post("/fts", openapi_extra=BODY)
+async def search_fts(given: Given, caller: Reader, body: Question) -> SearchOut:
     """Finds memories by words: any of them, with identifiers whole and in parts. Any text is a valid query."""
     return await _search(SearchMode.FTS, body, given, caller)
 
 
-@router.post("/semantic")
-async def search_semantic(body: SearchIn, given: Given, caller: Reader) -> SearchOut:
+@router.post("/semantic", openapi_extra=BODY)
+async def search_semantic(given: Given, caller: Reader, body: Question) -> SearchOut:
     """Finds memories by meaning, by the cosine of their vectors with that of the query."""
     return await _search(SearchMode.SEMANTIC, body, given, caller)
 
 
-@router.post("/hybrid")
-async def search_hybrid(body: SearchIn, given: Given, caller: Reader) -> SearchOut:
+@router.post("/hybrid", openapi_extra=BODY)
+async def search_hybrid(given: Given, caller: Reader, body: Question) -> SearchOut:
     """Finds memories by words and by meaning, and weighs both."""
     return await _search(SearchMode.HYBRID, body, given, caller)
 

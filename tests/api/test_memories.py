@@ -224,3 +224,23 @@ async def test_the_request_id_of_the_client_comes_back(client: httpx.AsyncClient
     assert answer.headers["x-request-id"] == "mine-1"
     other = await client.get("/livez", headers={"X-Request-ID": "no good\x7f"})
     assert other.headers["x-request-id"] != "no good\x7f"
+
+
+@pytest.mark.parametrize("media_type", ["text/plain", "application/x-www-form-urlencoded", ""])
+async def test_a_body_that_a_page_in_a_browser_could_send_unasked_is_refused(
+    client: httpx.AsyncClient, media_type: str
+) -> None:
+    content = b'{"file_path": "a.py", "new_code": "x = 1", "memories": [], "query": "x"}'
+    for path in ("/v1/memories", "/v1/memories/batch", "/v1/search/fts"):
+        answer = await client.post(path, content=content, headers={"content-type": media_type})
+        assert answer.status_code == 415, path
+        assert f"must be application/json, got {media_type or 'none'!r}" in answer.json()["detail"]
+
+
+async def test_half_a_surrogate_pair_is_named_and_costs_a_batch_one_memory(client: httpx.AsyncClient) -> None:
+    content = rb'{"memories": [{"file_path": "a.py", "new_code": "\ud800"}, {"file_path": "b.py", "new_code": "y"}]}'
+    headers = {"content-type": "application/json"}
+    first, second = (await client.post("/v1/memories/batch", content=content, headers=headers)).json()["results"]
+    assert first["status"] == "rejected"
+    assert first["error"].startswith("new_code: ")
+    assert second["status"] == "created"
