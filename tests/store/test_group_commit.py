@@ -8,11 +8,13 @@ import pytest
 
 from app.errors import InvalidInputError, UnavailableError
 from app.models import MemoryKey, NewMemory
-from app.store.postgresql.group_commit import MAX_CHARACTERS, MAX_ROWS, MAX_STATEMENTS, GroupCommit
+from app.store.group_commit import MAX_CHARACTERS, MAX_ROWS, GroupCommit
 from app.store.protocol import Store
 from tests.memories import NOON, new
 
 Add = Callable[[Sequence[NewMemory], datetime], Awaitable[set[MemoryKey]]]
+
+AT_ONCE = 2
 
 
 class Table:
@@ -52,14 +54,14 @@ async def begin(group_commit: GroupCommit, *rows: NewMemory) -> list[asyncio.Tas
 
 async def occupied(table: Table) -> tuple[GroupCommit, list[asyncio.Task[set[MemoryKey]]]]:
     """All statements that may run at once run, until the gate opens."""
-    made = GroupCommit(table.add)
-    return made, await begin(made, *(new(new_code=f"first {number}") for number in range(MAX_STATEMENTS)))
+    made = GroupCommit(table.add, AT_ONCE)
+    return made, await begin(made, *(new(new_code=f"first {number}") for number in range(AT_ONCE)))
 
 
 async def test_one_alone_is_stored_at_once(table: Table) -> None:
     table.gate.set()
     row = new()
-    assert await GroupCommit(table.add).add(row, NOON) == {row.memory.key}
+    assert await GroupCommit(table.add, AT_ONCE).add(row, NOON) == {row.memory.key}
 
 
 async def test_those_that_come_meanwhile_share_a_statement(table: Table) -> None:
@@ -69,7 +71,7 @@ async def test_those_that_come_meanwhile_share_a_statement(table: Table) -> None
     table.gate.set()
     assert await asyncio.gather(*later) == [{row.memory.key} for row in rows]
     await asyncio.gather(*first)
-    assert table.groups[MAX_STATEMENTS:] == [[row.memory.new_code for row in rows]]
+    assert table.groups[AT_ONCE:] == [[row.memory.new_code for row in rows]]
 
 
 async def test_a_group_is_bounded(table: Table) -> None:
@@ -78,7 +80,7 @@ async def test_a_group_is_bounded(table: Table) -> None:
     later = await begin(made, *(new(new_code=large) for _ in range(3)), *(new() for _ in range(MAX_ROWS)))
     table.gate.set()
     await asyncio.gather(*first, *later)
-    sizes = [len(group) for group in table.groups[MAX_STATEMENTS:]]
+    sizes = [len(group) for group in table.groups[AT_ONCE:]]
     assert sum(sizes) == 3 + MAX_ROWS
     assert max(sizes) <= MAX_ROWS
     assert all(sum(map(len, group)) <= MAX_CHARACTERS for group in table.groups)

@@ -21,12 +21,15 @@ from app.models import (
     Stats,
     Vector,
 )
+from app.store.group_commit import GroupCommit
 from app.store.postgresql.connections import Connections
-from app.store.postgresql.group_commit import GroupCommit
 from app.store.postgresql.vector_index import HnswIndex
 from app.store.postgresql.vectors import PostgresVectors
 from app.store.postgresql.words import PostgresWords, tsvector
 from app.store.protocol import Position
+
+GROUPS_AT_ONCE = 2
+"""Groups of single writes. More are smaller each, cost more round trips, and store no more memories."""
 
 
 class PostgresMemories:
@@ -41,7 +44,7 @@ class PostgresMemories:
         self._vectors = vectors
         self._index = index
         self._words = PostgresWords(connections, queries)
-        self._singles = GroupCommit(self._add_together)
+        self._singles = GroupCommit(self._add_together, GROUPS_AT_ONCE)
 
     def prepared(self, row: NewMemory) -> NewMemory:
         """See MemoryStore."""

@@ -24,6 +24,7 @@ from app.models import (
     VectorIndexState,
     VectorIndexStats,
 )
+from app.store.group_commit import GroupCommit
 from app.store.protocol import Position
 from app.store.sqlite.connections import SqliteConnections
 from app.store.sqlite.values import (
@@ -47,6 +48,7 @@ class SqliteMemories:
         self._queries = queries
         self._model = model
         self._indexes: dict[str, VectorIndex] = {}
+        self._singles = GroupCommit(self._add_together, at_once=1)
 
     def prepared(self, row: NewMemory) -> NewMemory:
         """See MemoryStore; here there is nothing to make ready."""
@@ -54,6 +56,11 @@ class SqliteMemories:
 
     async def add(self, new: Sequence[NewMemory], embed_after: datetime) -> set[MemoryKey]:
         """See MemoryStore."""
+        if len(new) == 1:
+            return await self._singles.add(new[0], embed_after)
+        return await self._add_together(new, embed_after)
+
+    async def _add_together(self, new: Sequence[NewMemory], embed_after: datetime) -> set[MemoryKey]:
         return await self._connections.write(lambda connection: self.add_on(connection, new, embed_after))
 
     async def add_on(

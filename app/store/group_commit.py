@@ -1,4 +1,4 @@
-"""Single writes that come at the same time share a statement: one round trip, one commit, one flush of the log."""
+"""Single writes that come at the same time share statements: one round trip, one commit, one flush of the log."""
 
 import asyncio
 from collections.abc import Awaitable, Callable, Sequence
@@ -8,9 +8,6 @@ from typing import TypeAlias
 
 from app.errors import InvalidInputError
 from app.models import MemoryKey, NewMemory
-
-MAX_STATEMENTS = 2
-"""Of these at once: while they run, what comes gathers for the next. More make smaller groups, and no more rows."""
 
 MAX_ROWS = 64
 MAX_CHARACTERS = 1024 * 1024
@@ -39,9 +36,13 @@ class GroupCommit:
     Each answer comes when its memory is on the disk. A memory that the database refuses takes no other with it.
     """
 
-    def __init__(self, add: Add) -> None:
-        """`add` stores rows of different keys in one transaction, as MemoryStore.add does."""
+    def __init__(self, add: Add, at_once: int) -> None:
+        """`add` stores rows of different keys in one transaction, as MemoryStore.add does.
+
+        While `at_once` groups are being stored, what comes gathers for the next.
+        """
         self._add = add
+        self._at_once = at_once
         self._waiting: list[Waiting] = []
         self._tasks: set[asyncio.Task[None]] = set()
 
@@ -49,7 +50,7 @@ class GroupCommit:
         """As MemoryStore.add, for one memory."""
         one = Waiting(row, embed_after, asyncio.get_running_loop().create_future())
         self._waiting.append(one)
-        if len(self._tasks) < MAX_STATEMENTS:
+        if len(self._tasks) < self._at_once:
             task = asyncio.create_task(self._store_waiting(), name="group-commit")
             self._tasks.add(task)
             task.add_done_callback(self._tasks.discard)
