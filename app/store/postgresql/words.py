@@ -13,8 +13,8 @@ from app.store.word_plan import WordCounts, WordPlan, distinct_words, plan_words
 MAX_POSITION = 16383
 """PostgreSQL's limit for a position in a tsvector."""
 
-PLACES = {weight: [f"{position}{weight}" for position in range(1, MAX_POSITION + 1)] for weight in "ABCD"}
-"""How a position stands in the text of a tsvector; made once, because an import makes millions of them."""
+PLACES = {weight: [f"{at}{weight.strip('D')}" for at in range(1, MAX_POSITION + 1)] for weight in "ABCD"}
+"""How a position stands in the text of a tsvector, where no letter means D; made once, for an import makes millions."""
 
 WEIGHTS = [0.6, 0.6, 0.6, 1.0]
 """What a word counts for in code, path and context, as a whole identifier, and in a name (classes D, C, B, A)."""
