@@ -167,7 +167,7 @@ class ImportRun:
                 rows.append((row.rowid, self._new_memory(row, now)))
             except SecretError as error:
                 rejects.append(Reject(row.rowid, str(row.id), str(error)))
-        return ImportBatch(rows, rejects, last_rowid=found[-1].rowid)
+        return ImportBatch(rows, rejects, last_rowid=found[-1].rowid, more_fields=reader.more_fields)
 
     def _clean(self, row: SourceRow) -> tuple[SourceRow, int]:
         """The row without secrets, and how many it held; its vector was made of them as well, and goes.
@@ -196,11 +196,18 @@ class ImportRun:
             embedding_status=EmbeddingStatus.PENDING if row.vector is None else EmbeddingStatus.READY,
             import_id=self._job.id,
         )
+        new = NewMemory(
+            memory,
+            NO_WORDS,
+            row.vector,
+            redacted=redacted,
+            altered=row.altered is not None,
+            unusable_vector=row.vector_problem is not None,
+        )
         if self._stage is not ImportStage.MIGRATING or self._job.dry_run:
-            # It is compared only, and words are not.
-            return NewMemory(memory, NO_WORDS, row.vector, redacted=redacted)
+            return new  # it is compared only, and words are not
         words = document_words(row.file_path, row.new_code, row.context)
-        return self._memories.prepared(NewMemory(memory, words, row.vector, redacted=redacted))
+        return self._memories.prepared(replace(new, words=words))
 
     async def _migrate(self, batch: ImportBatch) -> None:
         """Stores a batch; if the store refuses a value, row by row, so that it costs that row alone."""
@@ -219,38 +226,43 @@ class ImportRun:
         await self._imports.save_batch(self._lease, batch, datetime.now(UTC), dry_run=self._job.dry_run)
 
     async def _validate(self, batch: ImportBatch) -> None:
-        """Compares every field and every kept vector of a batch with what is stored."""
+        """Compares every field and every kept vector of a batch with what is stored.
+
+        Every row of the source counts as checked, but those that were not taken.
+        """
         keys = [row.memory.key for _, row in batch.rows]
         stored = await self._memories.get(keys)
         vectors = await self._embeddings.vectors(self._model, keys)
         refused = await self._refused(batch)
-        findings: list[Finding] = []
+        findings = [
+            Finding(FindingKind.MISMATCHED, row.rowid, row.source_id, f"it was taken, and now {row.reason}")
+            for row in batch.rejects
+            if row.rowid not in refused
+        ]
         for rowid, row in batch.rows:
             if rowid in refused:
                 continue
             there = stored.get(row.memory.key)
             if there is None:
                 findings.append(Finding(FindingKind.MISSING, rowid, str(row.memory.id), "it is not stored"))
-            elif problems := _problems(row, there, vectors.get(row.memory.key)):
+            elif problems := _problems(row, there, vectors.get(row.memory.key), batch.more_fields):
                 reason = f"stored with another {', '.join(problems)}"
                 findings.append(Finding(FindingKind.MISMATCHED, rowid, str(row.memory.id), reason))
         kinds = [finding.kind for finding in findings]
         found = Validation(
-            checked=len(batch.rows) - len(refused),
+            checked=batch.size - len(refused),
             mismatched=kinds.count(FindingKind.MISMATCHED),
             missing=kinds.count(FindingKind.MISSING),
         )
         await self._imports.save_validation(self._lease, batch.size, batch.last_rowid, found, findings)
 
     async def _refused(self, batch: ImportBatch) -> set[int]:
-        """Rowids of the batch that could be read and were not taken, because their id was."""
-        if not batch.rows:
-            return set()
-        first = batch.rows[0][0]
+        """Rowids of the batch that were not taken."""
+        rowids = {rowid for rowid, _ in batch.rows} | {reject.rowid for reject in batch.rejects}
         rejects = await self._imports.findings(
-            self._job.id, self._job.project, FindingKind.REJECT, batch.size, first - 1
+            self._job.id, self._job.project, FindingKind.REJECT, batch.size, min(rowids) - 1
         )
-        return {reject.rowid for reject in rejects} & {rowid for rowid, _ in batch.rows}
+        return {reject.rowid for reject in rejects} & rowids
 
     async def _begin(self, stage: ImportStage, total: int) -> int | None:
         return await self._imports.begin_stage(self._lease, stage, datetime.now(UTC), total)
@@ -277,9 +289,11 @@ def _unmapped(reader: Reader) -> str:
     return ""
 
 
-def _problems(row: NewMemory, there: Memory, vector: NDArray[np.float16] | None) -> Sequence[str]:
+def _problems(
+    row: NewMemory, there: Memory, vector: NDArray[np.float16] | None, more_fields: Sequence[str]
+) -> Sequence[str]:
     """What differs; a vector is compared at the precision it is stored with."""
-    problems = differences(row.memory, there)
+    problems = differences(row.memory, there, more_fields)
     if row.vector is not None and (vector is None or not np.array_equal(vector, row.vector.astype(np.float16))):
         problems.append("vector")
     return problems

@@ -59,6 +59,10 @@ def print_report(job: Import, findings: Sequence[Finding]) -> None:
         print("Dry run:            nothing was stored")
     if counts.reembedded:
         print(f"To be embedded:     {counts.reembedded}")
+    if counts.unusable_vectors:
+        print(f"Unusable vectors:   {counts.unusable_vectors} (made anew)")
+    if counts.altered:
+        print(f"Altered to fit:     {counts.altered} (NUL characters, ids that are no UUID, text that is none)")
     if counts.redacted:
         print(f"Secrets redacted:   {counts.redacted}")
     if job.notes:

@@ -91,7 +91,7 @@ class NewMemory:
     """A memory to be stored, with its words and, when it is known already, its vector.
 
     `indexed` are the words as the store keeps them, where they were made beforehand; `redacted` is how many secrets
-    were taken out.
+    were taken out. `altered` and `unusable_vector` say what an import had to do to the row, as in `Counts`.
     """
 
     memory: Memory
@@ -99,6 +99,8 @@ class NewMemory:
     vector: Vector | None
     indexed: str | None = None
     redacted: int = 0
+    altered: bool = False
+    unusable_vector: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -310,6 +312,14 @@ class Counts:
     failed: Annotated[int, Field(description="Rows that were not taken; each is listed under `rejects`.")] = 0
     reembedded: Annotated[int, Field(description="Of the migrated: those whose vector is made anew.")] = 0
     redacted: Annotated[int, Field(description="Secrets that were taken out of the migrated.")] = 0
+    altered: Annotated[
+        int,
+        Field(description="Of the migrated: those with NUL characters, an id that is no UUID, or text that is none."),
+    ] = 0
+    unusable_vectors: Annotated[
+        int,
+        Field(description="Of the migrated: those whose vector is damaged, not finite, all zero or of another length."),
+    ] = 0
 
 
 @dataclass(frozen=True, slots=True)

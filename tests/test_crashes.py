@@ -60,6 +60,8 @@ def test_an_import_that_is_killed_again_and_again_ends_as_if_nothing_had_happene
         "failed": 0,
         "reembedded": 0,
         "redacted": 0,
+        "altered": 0,
+        "unusable_vectors": 0,
     }
     assert job["validation"] == {"checked": ROWS, "mismatched": 0, "missing": 0}
     assert total == ROWS

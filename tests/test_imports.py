@@ -55,6 +55,8 @@ async def run(imports: Imports, path: Path, options: ImportOptions = OPTIONS) ->
     job = await imports.run(await imports.begin(path, options))
     assert job is not None
     assert job.counts.source_entries == job.counts.migrated + job.counts.skipped + job.counts.failed
+    if job.state is ImportState.COMPLETED and job.validate and not job.dry_run:
+        assert job.validation.checked == job.counts.migrated + job.counts.skipped
     return job
 
 

@@ -11,7 +11,7 @@ class Format:
     `tables` are those that tell it, the one with the memories first. Each of `listings` lists the rowids of that table:
     the first walks the table itself, the second its key. The other statements take `first` and `last` (rowids,
     inclusive), `with_vector` and `model`. `unmapped` counts the rows whose `unmapped_columns` say something that a
-    memory has no place for.
+    memory has no place for. `more_fields` are those of a memory that the other kinds of file do not have.
     """
 
     name: str
@@ -22,6 +22,7 @@ class Format:
     vector_type: str
     unmapped_columns: tuple[str, ...] = ()
     unmapped: str = ""
+    more_fields: tuple[str, ...] = ()
 
 
 # AI-AfterImage has all-MiniLM-L6-v2 in its code, whatever its settings say.
@@ -108,6 +109,7 @@ ORDER BY rowid
         "SELECT rowid FROM memories INDEXED BY memories_by_file",
     ),
     vector_type="<f2",
+    more_fields=("agent_id", "language"),
 )
 
 FORMATS = (AI_AFTERIMAGE_08, AI_AFTERIMAGE, AFTERIMAGE)

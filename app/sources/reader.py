@@ -88,6 +88,11 @@ class Reader:
         return self._format.name
 
     @property
+    def more_fields(self) -> tuple[str, ...]:
+        """Fields of a memory that this kind of file has, besides those that every kind has."""
+        return self._format.more_fields
+
+    @property
     def count(self) -> int:
         """How many SourceRows and Rejects there are in all."""
         return len(self._rowids) + (self._loss is not None)

@@ -8,7 +8,7 @@ from app.models import Finding, FindingKind, Memory, MemoryKey, NewMemory, Rejec
 from app.store.protocol import ImportBatch
 
 CONTENT = ("file_path", "new_code", "old_code", "context", "session_id", "timestamp")
-"""The fields that make two memories with one id the same: those that every source has."""
+"""The fields that make two memories with one id the same; some sources have more of them."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -20,12 +20,14 @@ class Outcome:
     failed: int
     reembedded: int
     redacted: int
+    altered: int
+    unusable_vectors: int
     findings: list[Finding]
 
 
-def differences(memory: Memory, other: Memory) -> list[str]:
+def differences(memory: Memory, other: Memory, more_fields: Sequence[str] = ()) -> list[str]:
     """The names of the content fields in which two memories differ."""
-    return [name for name in CONTENT if getattr(memory, name) != getattr(other, name)]
+    return [name for name in (*CONTENT, *more_fields) if getattr(memory, name) != getattr(other, name)]
 
 
 def unique(rows: Sequence[tuple[int, NewMemory]]) -> dict[MemoryKey, NewMemory]:
@@ -41,7 +43,7 @@ def classify(batch: ImportBatch, stored: AbstractSet[MemoryKey], present: Mappin
 
     `present` must hold all keys that are not in `stored`; a key that is twice in the batch is compared with its first.
     """
-    migrated = skipped = reembedded = redacted = 0
+    migrated = skipped = reembedded = redacted = altered = unusable_vectors = 0
     rejects = list(batch.rejects)
     first: dict[MemoryKey, Memory] = {}
     for rowid, row in batch.rows:
@@ -51,10 +53,12 @@ def classify(batch: ImportBatch, stored: AbstractSet[MemoryKey], present: Mappin
             migrated += 1
             reembedded += row.vector is None
             redacted += row.redacted
-        elif differing := differences(row.memory, first.get(key) or present[key]):
+            altered += row.altered
+            unusable_vectors += row.unusable_vector
+        elif differing := differences(row.memory, first.get(key) or present[key], batch.more_fields):
             reason = f"the id is taken by a memory of project {key.project} with another {', '.join(differing)}"
             rejects.append(Reject(rowid=rowid, source_id=str(key.id), reason=reason))
         else:
             skipped += 1
     findings = [Finding(FindingKind.REJECT, reject.rowid, reject.source_id, reject.reason) for reject in rejects]
-    return Outcome(migrated, skipped, len(rejects), reembedded, redacted, findings)
+    return Outcome(migrated, skipped, len(rejects), reembedded, redacted, altered, unusable_vectors, findings)

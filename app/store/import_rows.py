@@ -41,6 +41,8 @@ def counts_from(row: Mapping[str, Any]) -> Counts:
         failed=row["failed"],
         reembedded=row["reembedded"],
         redacted=row["redacted"],
+        altered=row["altered"],
+        unusable_vectors=row["unusable_vectors"],
     )
 
 

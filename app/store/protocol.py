@@ -1,7 +1,7 @@
 """What a store does. Each method is one statement or one transaction; none calls a model or makes a decision."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import Protocol
 from uuid import UUID
@@ -179,11 +179,15 @@ class ClaimedImport:
 
 @dataclass(frozen=True, slots=True)
 class ImportBatch:
-    """The next rows of a source: `rows` can be stored (source rowid first), `rejects` cannot."""
+    """The next rows of a source: `rows` can be stored (source rowid first), `rejects` cannot.
+
+    `more_fields` are those of a memory that this source has and others have not.
+    """
 
     rows: Sequence[tuple[int, NewMemory]]
     rejects: Sequence[Reject]
     last_rowid: int
+    more_fields: tuple[str, ...] = ()
 
     @property
     def size(self) -> int:
@@ -192,8 +196,8 @@ class ImportBatch:
 
     def singles(self) -> "list[ImportBatch]":
         """A batch for each row, in the order of the source."""
-        single = [ImportBatch(rows=(row,), rejects=(), last_rowid=row[0]) for row in self.rows]
-        single += [ImportBatch(rows=(), rejects=(reject,), last_rowid=reject.rowid) for reject in self.rejects]
+        single = [replace(self, rows=(row,), rejects=(), last_rowid=row[0]) for row in self.rows]
+        single += [replace(self, rows=(), rejects=(reject,), last_rowid=reject.rowid) for reject in self.rejects]
         return sorted(single, key=lambda batch: batch.last_rowid)
 
 

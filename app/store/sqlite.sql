@@ -377,7 +377,9 @@ SET processed = processed + :size,
     skipped = skipped + :skipped,
     failed = failed + :failed,
     reembedded = reembedded + :reembedded,
-    redacted = redacted + :redacted
+    redacted = redacted + :redacted,
+    altered = altered + :altered,
+    unusable_vectors = unusable_vectors + :unusable_vectors
 WHERE project = :project
   AND id = :id
 RETURNING *;

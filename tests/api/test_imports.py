@@ -42,6 +42,8 @@ async def test_a_file_below_the_import_folder_is_imported_and_validated(
         "failed": 0,
         "reembedded": 30,
         "redacted": 0,
+        "altered": 0,
+        "unusable_vectors": 0,
     }
     assert job["validation"] == {"checked": 30, "mismatched": 0, "missing": 0}
     assert job["progress"]["percent"] == 100.0

@@ -98,6 +98,8 @@ class PostgresImports:
                 failed=outcome.failed,
                 reembedded=outcome.reembedded,
                 redacted=outcome.redacted,
+                altered=outcome.altered,
+                unusable_vectors=outcome.unusable_vectors,
             )
         return counts_from(row)
 

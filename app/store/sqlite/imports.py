@@ -119,6 +119,8 @@ class SqliteImports:
                 failed=outcome.failed,
                 reembedded=outcome.reembedded,
                 redacted=outcome.redacted,
+                altered=outcome.altered,
+                unusable_vectors=outcome.unusable_vectors,
             )
 
         return counts_from(await self._connections.write(work))
