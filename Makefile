@@ -22,7 +22,7 @@ test: check ## Runs all checks and tests.
 
 test-full: ## Runs the long tests in full: crashes, faults, load and odd input, for an hour or so.
 	@$(LOCK) $(MAKE) -s --no-print-directory $(VENV)/test.stamp
-	@FULL=1 $(VENV)/bin/pytest $(shell grep -rl --include='test_*.py' 'import effort' tests)
+	@FULL=1 $(VENV)/bin/pytest $(shell grep -rl --include='test_*.py' 'tests.effort import' tests)
 
 check: ## Runs the checks: style, types, the direction of imports.
 	@$(LOCK) $(MAKE) -s --no-print-directory $(VENV)/test.stamp

@@ -1,5 +1,6 @@
 """Writes small files as AI-AfterImage and this service write them, damages them, and walks through them."""
 
+import os
 import random
 import sqlite3
 from collections.abc import Iterable, Mapping
@@ -135,6 +136,39 @@ def scribble(path: Path, chance: random.Random, count: int) -> None:
     for _ in range(count):
         content[chance.randrange(16, len(content))] = chance.randrange(256)
     path.write_bytes(content)
+
+
+def scribble_page_header(path: Path, chance: random.Random, page: int) -> None:
+    """Damages what says where the rows of a page lie."""
+    content = bytearray(path.read_bytes())
+    for _ in range(chance.choice((1, 3, 12))):
+        content[(page - 1) * PAGE_BYTES + chance.randrange(60)] = chance.randrange(256)
+    path.write_bytes(content)
+
+
+def mark_as_wal(path: Path) -> None:
+    """A snapshot then goes another way."""
+    content = bytearray(path.read_bytes())
+    content[18:20] = b"\2\2"[: len(content[18:20])]
+    path.write_bytes(content)
+    os.utime(path, (0, 0))
+
+
+def damage(path: Path, chance: random.Random, number: int) -> None:
+    """Cuts a file short, zeroes pages or scribbles over it, by turns."""
+    size = path.stat().st_size
+    match number % 4:
+        case 0:
+            truncate(path, chance.randrange(size), mend_header=chance.random() < 0.8)
+        case 1:
+            for _ in range(chance.choice((1, 2, 8))):
+                zero_page(path, chance.randrange(2, size // PAGE_BYTES + 1))
+        case 2:
+            scribble(path, chance, chance.choice((1, 20, 1000)))
+        case _:
+            scribble_page_header(path, chance, chance.randrange(2, size // PAGE_BYTES + 1))
+    if chance.random() < 0.3:
+        mark_as_wal(path)
 
 
 def truncate(path: Path, size_bytes: int, *, mend_header: bool = False) -> None:

@@ -12,8 +12,9 @@ import pytest
 
 from app.store.embedded import EmbeddedPostgres
 from tests.effort import effort
-from tests.processes import get, serving
+from tests.processes import afterimage, get, serving
 from tests.source_files import entry, insert, write_ai_afterimage
+from tests.test_exports import assert_equal, rows
 
 ROWS = effort(2000, full=50_000)
 KILLS = effort(3, full=20)
@@ -51,8 +52,11 @@ def test_an_import_that_is_killed_again_and_again_ends_as_if_nothing_had_happene
             process.kill()
             process.wait()
             kills += 1
+    exported = afterimage(tmp_path, "export", "--sqlite", str(tmp_path / "out.db"), **settings)
     shutil.rmtree(EmbeddedPostgres(tmp_path / "postgres").home, ignore_errors=True)
+    assert exported.returncode == 0, exported.stderr
     assert kills > 0
+    assert_equal(rows(tmp_path / "out.db"), rows(source))
     assert job["counts"] == {
         "source_entries": ROWS,
         "migrated": ROWS,

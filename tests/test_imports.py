@@ -17,8 +17,9 @@ from app.models import Counts, FindingKind, Import, ImportStage, ImportState, Me
 from app.redaction import Redaction
 from app.store.protocol import ImportBatch, Lease, Store
 from tests.conftest import MODEL
+from tests.effort import effort
 from tests.memories import new
-from tests.source_files import entry, scribble, write_ai_afterimage, write_service, zero_page
+from tests.source_files import damage, entry, write_ai_afterimage, write_service
 
 OPTIONS = ImportOptions(batch_size=10)
 
@@ -264,22 +265,21 @@ async def test_a_missing_private_copy_fails_the_import_with_the_way_out(
     assert "start the import again" in str(job.error)
 
 
-@pytest.mark.parametrize("seed", range(8))
+@pytest.mark.parametrize("seed", range(effort(8, full=80)))
 async def test_a_damaged_file_is_refused_or_accounted_for(
     store: Store, imports: Imports, tmp_path: Path, seed: int
 ) -> None:
     path = write_ai_afterimage(tmp_path / "damaged.db", [entry(number) for number in range(1, 101)])
-    chance = random.Random(seed)
-    if seed % 2:
-        scribble(path, chance, 200)
-    else:
-        zero_page(path, chance.randrange(3, path.stat().st_size // 4096))
+    damage(path, random.Random(seed), seed)
     try:
         job = await run(imports, path)
     except SourceError:
         assert await stored(store) == []
     else:
         assert len(await stored(store)) == job.counts.migrated
+        assert (job.validation.mismatched, job.validation.missing) in {(0, 0), (None, None)}
+        rejects = await imports.findings(job.id, None, FindingKind.REJECT, 1000, None)
+        assert len(rejects) == job.counts.failed
 
 
 async def test_copies_that_no_import_needs_are_swept_at_the_next_start(

@@ -14,7 +14,6 @@ import subprocess
 import sys
 import tempfile
 import time
-import venv
 from collections.abc import Iterable
 from datetime import timedelta
 from pathlib import Path
@@ -33,9 +32,10 @@ from app.sources import Reader, snapshot
 from app.store.embedded import EmbeddedPostgres
 from app.store.postgresql import PostgresStore
 from app.store.postgresql.connections import Connections
+from tests.peers import peer_python
 from tests.source_files import entry, walk, write_ai_afterimage
 
-PEER = ["ai-afterimage==0.7.0", "asyncpg", "psycopg[binary]", "nest-asyncio", "pgvector<0.5", "numpy", "pyyaml"]
+PEER = "0.7.0"
 
 # Validation is off: with a database that holds other rows it compares the wrong counts.
 PEER_RUN = """
@@ -78,7 +78,7 @@ def written(path: Path) -> Path:
 
 async def measure(source: Path, folder: Path, url: str) -> dict[str, float]:
     """Rows per second of each way, and the ratios."""
-    await asyncio.to_thread(peer_python)  # not between the runs that are compared
+    await asyncio.to_thread(peer_python, PEER)  # not between the runs that are compared
     settle()  # as `afterimage serve` and `migrate` do
     theirs_rates, ours_rates, validated_rates = [], [], []
     for number in range(ROUNDS):
@@ -113,7 +113,7 @@ async def database(url: str, name: str) -> str:
 
 async def theirs_on(url: str, source: Path) -> float:
     """AI-AfterImage's importer, as its package ships it, in a process of its own."""
-    python = await asyncio.to_thread(peer_python)
+    python = await asyncio.to_thread(peer_python, PEER)
     process = await asyncio.create_subprocess_exec(
         python, "-c", PEER_RUN, str(source), url, stdout=subprocess.PIPE, stderr=subprocess.PIPE
     )
@@ -122,17 +122,6 @@ async def theirs_on(url: str, source: Path) -> float:
         raise SystemExit(problem.decode())
     told = json.loads(out.splitlines()[-1])
     return float(told["migrated"] / told["seconds"])
-
-
-def peer_python() -> str:
-    """The interpreter of the environment that holds AI-AfterImage."""
-    place = Path(".build/ai-afterimage-0.7.0")
-    python = place / "bin" / "python"
-    if not (place / "installed").exists():
-        venv.create(place, with_pip=True)
-        subprocess.run([python, "-m", "pip", "install", "--quiet", *PEER], check=True)
-        (place / "installed").touch()
-    return str(python.absolute())
 
 
 async def imported(url: str, source: Path, folder: Path, *, validate: bool) -> float:

@@ -1,4 +1,3 @@
-import os
 import random
 import time
 from pathlib import Path
@@ -11,10 +10,10 @@ from app.sources import Reader, snapshot
 from tests.source_files import (
     AI_AFTERIMAGE_SCHEMA,
     PAGE_BYTES,
+    damage,
     entry,
     fullest_page,
     row_page,
-    scribble,
     truncate,
     walk,
     write_ai_afterimage,
@@ -117,19 +116,7 @@ def test_every_damaged_file_is_refused_or_accounted_for(seed: int, tmp_path: Pat
     chance = random.Random(seed)
     write = chance.choice((write_ai_afterimage, write_ai_afterimage_08))
     path = write(tmp_path / "source.db", [entry(number, new_code=long_code(number)) for number in range(1, ROWS + 1)])
-    size = path.stat().st_size
-    match seed % 4:
-        case 0:
-            truncate(path, chance.randrange(size), mend_header=chance.random() < 0.8)
-        case 1:
-            for _ in range(chance.choice((1, 2, 8))):
-                zero_page(path, chance.randrange(2, size // PAGE_BYTES + 1))
-        case 2:
-            scribble(path, chance, chance.choice((1, 20, 1000)))
-        case _:
-            scribble_page_header(path, chance, chance.randrange(2, size // PAGE_BYTES + 1))
-    if chance.random() < 0.3:
-        mark_as_wal(path)
+    damage(path, chance, seed)
     started = time.monotonic()
     try:
         snapshot(path, tmp_path / "copy.db")
@@ -141,18 +128,3 @@ def test_every_damaged_file_is_refused_or_accounted_for(seed: int, tmp_path: Pat
     except SourceError:
         pass
     assert time.monotonic() - started < DEADLINE_SECONDS
-
-
-def scribble_page_header(path: Path, chance: random.Random, page: int) -> None:
-    content = bytearray(path.read_bytes())
-    for _ in range(chance.choice((1, 3, 12))):
-        content[(page - 1) * PAGE_BYTES + chance.randrange(60)] = chance.randrange(256)
-    path.write_bytes(content)
-
-
-def mark_as_wal(path: Path) -> None:
-    """A snapshot then goes another way."""
-    content = bytearray(path.read_bytes())
-    content[18:20] = b"\2\2"[: len(content[18:20])]
-    path.write_bytes(content)
-    os.utime(path, (0, 0))
