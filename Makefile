@@ -8,7 +8,7 @@ PIP := $(VENV)/bin/pip --disable-pip-version-check --quiet
 # Two runs started at once install one after the other.
 LOCK := $(shell command -v flock >/dev/null && echo flock .install.lock)
 
-.PHONY: help run test test-full check format bench-import bench-search bench-vectors bench-pieces
+.PHONY: help run test test-full check format bench bench-import bench-search bench-vectors bench-pieces
 
 help: ## Lists these commands.
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "make %-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -35,6 +35,10 @@ format: ## Formats the code.
 	@$(LOCK) $(MAKE) -s --no-print-directory $(VENV)/test.stamp
 	@$(VENV)/bin/ruff check --fix .
 	@$(VENV)/bin/ruff format .
+
+bench: ## Measures the service against its floor (ONLY=writers for a part of it).
+	@$(LOCK) $(MAKE) -s --no-print-directory $(VENV)/test.stamp
+	@$(VENV)/bin/python -m tests.benchmarks $(addprefix --only ,$(ONLY))
 
 bench-search: ## Measures search quality and time on both stores (BEIR=folder adds a labelled set of that form).
 	@$(LOCK) $(MAKE) -s --no-print-directory $(VENV)/test.stamp
