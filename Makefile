@@ -36,9 +36,9 @@ format: ## Formats the code.
 	@$(VENV)/bin/ruff check --fix .
 	@$(VENV)/bin/ruff format .
 
-bench: ## Measures the service against its floor (ONLY=writers for a part of it).
+bench: ## Measures the service against its floor (ONLY=writers for a part; LARGE=1, PEERS=1 for more).
 	@$(LOCK) $(MAKE) -s --no-print-directory $(VENV)/test.stamp
-	@$(VENV)/bin/python -m tests.benchmarks $(addprefix --only ,$(ONLY))
+	@$(VENV)/bin/python -m tests.benchmarks $(addprefix --only ,$(ONLY)) $(if $(LARGE),--large) $(if $(PEERS),--peers)
 
 bench-search: ## Measures search quality and time on both stores (BEIR=folder adds a labelled set of that form).
 	@$(LOCK) $(MAKE) -s --no-print-directory $(VENV)/test.stamp

@@ -1,35 +1,59 @@
-"""`make bench`: the service against its floor, part by part; docs/benchmarks.md says how to read it."""
+"""`make bench`: the service against its floor and its peers, part by part; docs/benchmarks.md says how to read it."""
 
 import argparse
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
-from tests.benchmarks import writers
+from tests.benchmarks import background, import_copy, searches, start_up, writers
 from tests.benchmarks.report import Figure, as_json, show, show_head
-from tests.benchmarks.rows import corpus
+from tests.benchmarks.rows import Corpus, corpus
 
 BUILD = Path(".build/bench").absolute()
+
+
+def parts(rows: Corpus, models: Path, arguments: argparse.Namespace) -> dict[str, Callable[[Path], Iterator[Figure]]]:
+    """By name; each works in a folder of its own."""
+    seconds, rounds = arguments.seconds, arguments.rounds
+    sizes = (*searches.SIZES, searches.LARGE) if arguments.large else searches.SIZES
+    return {
+        writers.PART: lambda folder: writers.measure(
+            rows, folder, models, writers.Effort(seconds, rounds, tuple(arguments.writers or writers.WRITERS))
+        ),
+        searches.PART: lambda folder: searches.measure(
+            rows, folder, models, searches.Effort(seconds, rounds, tuple(arguments.sizes or sizes))
+        ),
+        import_copy.PART: lambda folder: import_copy.measure(folder, rounds),
+        background.PART: lambda folder: background.measure(rows, folder, models, seconds, rounds),
+        start_up.PART: lambda folder: start_up.measure(rows, folder, models, seconds),
+    }
 
 
 def main() -> None:
     """Reads the arguments, prints the table and writes the JSON."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--only", action="append", choices=["writers"], help="this part alone; may be repeated")
+    parser.add_argument("--only", action="append", help="this part alone; may be repeated")
+    parser.add_argument("--large", action="store_true", help=f"searches among {searches.LARGE:,} memories too")
     parser.add_argument("--seconds", type=float, default=1.0, help="of each side in each round")
-    parser.add_argument("--rounds", type=int, default=2)
+    parser.add_argument("--rounds", type=int, default=2, help="how often both sides take their turn")
     parser.add_argument("--writers", type=int, action="append", help="this number alone; may be repeated")
+    parser.add_argument("--sizes", type=int, action="append", help="searches among so many; may be repeated")
     arguments = parser.parse_args()
     models = BUILD / "models"
-    rows = corpus(BUILD, models)
+    known = parts(corpus(BUILD, models), models, arguments)
+    if unknown := set(arguments.only or []) - set(known):
+        parser.error(f"there is no part {', '.join(sorted(unknown))}; choose from {', '.join(known)}")
     figures: list[Figure] = []
     show_head()
-    with TemporaryDirectory() as folder:
-        effort = writers.Effort(arguments.seconds, arguments.rounds, tuple(arguments.writers or writers.WRITERS))
-        for figure in writers.measure(rows, Path(folder), models, effort):
-            figures.append(figure)
-            show(figure)
+    for name, part in known.items():
+        if arguments.only and name not in arguments.only:
+            continue
+        with TemporaryDirectory() as folder:
+            for figure in part(Path(folder)):
+                figures.append(figure)
+                show(figure)
     (BUILD / "bench.json").write_text(as_json(figures))
-    print(f"also in {BUILD / 'bench.json'}")
+    print(f"The same as JSON: {BUILD / 'bench.json'}")
 
 
 if __name__ == "__main__":

@@ -53,6 +53,18 @@ class Service:
                     raise RuntimeError(f"the service did not start: {self._log.read_text()[-2000:]}") from error
                 time.sleep(POLL_SECONDS)
 
+    def memory_mb(self) -> tuple[float, float]:
+        """What its processes hold now and held at most, resident; PostgreSQL's do not count."""
+        now = most = 0
+        for pid in _family(self.process.pid):
+            for line in Path(f"/proc/{pid}/status").read_text().splitlines():
+                name, _, size = line.partition(":")
+                if name == "VmRSS":
+                    now += int(size.split()[0])
+                elif name == "VmHWM":
+                    most += int(size.split()[0])
+        return now / 1024, most / 1024
+
     @contextmanager
     def paused(self) -> Iterator[None]:
         """Stops the process, background work and all, so that the other side has the machine."""
@@ -106,6 +118,16 @@ def scratch_postgres(folder: Path) -> Iterator[str]:
     finally:
         server.stop()
         shutil.rmtree(server.home, ignore_errors=True)
+
+
+def _family(pid: int) -> list[int]:
+    """A process and its descendants that run Python."""
+    found = [pid]
+    for task in Path(f"/proc/{pid}/task").iterdir():
+        for child in task.joinpath("children").read_text().split():
+            if "postgres" not in Path(f"/proc/{child}/comm").read_text():
+                found += _family(int(child))
+    return found
 
 
 def new_database(url: str, name: str) -> str:

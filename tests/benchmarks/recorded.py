@@ -1,0 +1,72 @@
+"""Writes down what the service does for a search: its statements, and what it gives to the model."""
+
+import asyncio
+from collections.abc import AsyncIterator, Sequence
+from contextlib import AsyncExitStack, asynccontextmanager
+from contextvars import ContextVar
+from typing import Any
+from unittest.mock import patch
+
+import numpy as np
+from numpy.typing import NDArray
+
+from app.embedding.worker import EmbeddingWorker, Priority
+from app.main import open_services
+from app.memories import SearchMode
+from app.models import Scope
+from app.settings import Settings
+from app.store.postgresql.connections import Connections
+from tests.benchmarks.bare_searches import Plan, Step
+
+RECORDED: ContextVar[tuple[int, list[Step]]] = ContextVar("recorded")
+"""The task that began the search, and its steps; tasks that it starts inherit this, background work has none."""
+
+LIMIT = 10
+
+
+async def record(settings: Settings, queries: Sequence[str]) -> dict[SearchMode, list[Plan]]:
+    """The plans of all queries in every mode, once words are counted and the index of the vectors is built."""
+    plans: dict[SearchMode, list[Plan]] = {}
+    with patch.object(Connections, "acquire", _acquire), patch.object(EmbeddingWorker, "embed", _embed):
+        async with AsyncExitStack() as stack:
+            services = await open_services(settings, stack)
+            await services.worker.wait_ready()
+            await services.store.memories.refresh_frequencies()
+            await services.store.embeddings.ensure_index(settings.embedding_model)
+            for mode in SearchMode:
+                plans[mode] = []
+                for query in queries:
+                    steps: list[Step] = []
+                    token = RECORDED.set((id(asyncio.current_task()), steps))
+                    await services.memories.search(mode, query, Scope(), LIMIT, 0.0)
+                    RECORDED.reset(token)
+                    plans[mode].append(Plan(steps))
+    return plans
+
+
+_lend, _make = Connections.acquire, EmbeddingWorker.embed
+
+
+@asynccontextmanager
+async def _acquire(self: Connections) -> AsyncIterator[Any]:
+    async with _lend(self) as connection:
+        found = RECORDED.get(None)
+        if found is None:
+            yield connection
+            return
+        step = Step(_arm(found[0]))
+        found[1].append(step)
+        with connection.query_logger(lambda logged: step.statements.append((logged.query, tuple(logged.args)))):
+            yield connection
+
+
+async def _embed(self: EmbeddingWorker, texts: Sequence[str], priority: Priority) -> NDArray[np.float32]:
+    if found := RECORDED.get(None):
+        found[1].extend(Step(_arm(found[0]), text) for text in texts)
+    return await _make(self, texts, priority)
+
+
+def _arm(first: int) -> int:
+    """0 in the task that began the search."""
+    task = id(asyncio.current_task())
+    return 0 if task == first else task

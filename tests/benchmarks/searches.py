@@ -1,0 +1,132 @@
+"""Time of a search by size, over HTTP, and of the same statements and model calls without a service."""
+
+import asyncio
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from itertools import islice
+from pathlib import Path
+
+import asyncpg
+import numpy as np
+from pgvector import HalfVector
+from pgvector.asyncpg import register_vector
+from uuid_utils.compat import uuid7
+
+from app.memories import SearchMode
+from app.settings import Settings
+from tests.benchmarks.bare_searches import SearchSide
+from tests.benchmarks.bare_writers import MANY
+from tests.benchmarks.recorded import LIMIT, record
+from tests.benchmarks.report import Figure, Measured, Target
+from tests.benchmarks.rows import Corpus, bare_row, request
+from tests.benchmarks.served import execute, new_database, scratch_postgres, served
+from tests.benchmarks.sides import Comparison, HttpSide, Sample, by_turns, run_side
+
+PART = "searches"
+SIZES = (5_000, 50_000)
+LARGE = 500_000
+RECORDED = 200
+"""Searches whose statements are replayed."""
+MAX_EXCESS_MS = 2.0
+MAX_SEMANTIC_MS = 12.0
+
+
+@dataclass(frozen=True, slots=True)
+class Effort:
+    """How long to measure, and among how many memories."""
+
+    seconds: float = 1.5
+    rounds: int = 3
+    sizes: tuple[int, ...] = SIZES
+    recorded: int = RECORDED
+
+
+def measure(corpus: Corpus, folder: Path, models: Path, effort: Effort) -> Iterator[Figure]:
+    """All modes, at growing sizes, in one database that both sides read."""
+    with scratch_postgres(folder / "postgres") as url:
+        database = new_database(url, "searched")
+        stored = 0
+        for size in effort.sizes:
+            asyncio.run(fill(database, corpus, stored, size))
+            execute(database, "VACUUM ANALYZE")
+            stored = size
+            yield from at_size(corpus, folder / f"service-{size}", models, effort, size, database)
+
+
+def at_size(corpus: Corpus, folder: Path, models: Path, effort: Effort, size: int, database: str) -> Iterator[Figure]:
+    """All modes."""
+    queries = distinct_queries(corpus.queries)
+    settings = Settings.model_validate(
+        {"database_url": database, "models_folder": models, "spool_folder": folder / "spool"}
+    )
+    plans = asyncio.run(record(settings, queries[: effort.recorded]))
+    with served(folder, models, database_url=database) as service:
+        turn = 0
+
+        def over_http(mode: SearchMode) -> Callable[[], Sample]:
+            def run() -> Sample:
+                nonlocal turn
+                asked = queries[turn :: effort.rounds * len(SearchMode)]  # none of which it has a vector of yet
+                turn += 1
+                bodies = [request(f"/v1/search/{mode}", {"query": query, "limit": LIMIT}) for query in asked]
+                return run_side("load", HttpSide(service.port, bodies, 1, effort.seconds))
+
+            return run
+
+        def bare(mode: SearchMode) -> Callable[[], Sample]:
+            def run() -> Sample:
+                with service.paused():
+                    return run_side("bare_searches", SearchSide(database, models, plans[mode], effort.seconds))
+
+            return run
+
+        for mode in SearchMode:
+            samples = by_turns(effort.rounds, {"service": over_http(mode), "bare": bare(mode)})
+            yield _figure(mode, size, Comparison(samples["service"], samples["bare"]))
+
+
+def _figure(mode: SearchMode, size: int, compared: Comparison) -> Figure:
+    excess, total = compared.excess(50), Sample.together(compared.ours).percentile(50)
+    target = None
+    if mode is SearchMode.SEMANTIC and size == min(SIZES):
+        met = excess <= MAX_EXCESS_MS and total < MAX_SEMANTIC_MS
+        target = Target(f"at most {MAX_EXCESS_MS:g} ms above, under {MAX_SEMANTIC_MS:g} ms in all", met)
+    elif mode is not SearchMode.HYBRID:
+        target = Target(f"at most {MAX_EXCESS_MS:g} ms above", excess <= MAX_EXCESS_MS)
+    name = "asyncpg" if mode is SearchMode.FTS else "asyncpg and model"
+    ours, theirs = Measured.of("service", compared.ours), Measured.of(name, compared.theirs)
+    case = f"{mode} among {size:,}"
+    return Figure(PART, case, ours, theirs, "p50", round(compared.ratio(50), 3), round(excess, 2), target)
+
+
+def distinct_queries(sentences: Sequence[str]) -> list[str]:
+    """Each sentence as often as it has words, each time without another one: the service keeps vectors of queries."""
+    found = dict.fromkeys(sentences)
+    for left_out in range(12):
+        for sentence in sentences:
+            words = sentence.split()
+            if left_out < len(words) > 3:
+                found[" ".join(words[:left_out] + words[left_out + 1 :])] = None
+    return [query for _, query in sorted(enumerate(found), key=lambda pair: pair[0] % 97)]
+
+
+async def fill(url: str, corpus: Corpus, start: int, stop: int) -> None:
+    """Stores memories with vectors, a minute apart."""
+    connection = await asyncpg.connect(url)
+    await register_vector(connection)
+    rows = islice(corpus.variations(stop), start, None)
+    first = datetime.now(UTC) - timedelta(minutes=stop)
+    for at in range(start, stop, 1000):
+        batch = [bare_row(path, code, vector) for path, code, vector in islice(rows, 1000)]
+        await connection.execute(
+            MANY,
+            [uuid7() for _ in batch],
+            [row.file_path for row in batch],
+            [row.new_code for row in batch],
+            [row.language for row in batch],
+            [first + timedelta(minutes=at + number) for number in range(len(batch))],
+            [row.words for row in batch],
+            [HalfVector(np.frombuffer(row.halves or b"", dtype="<f2")) for row in batch],
+        )
+    await connection.close()
