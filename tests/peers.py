@@ -1,19 +1,27 @@
-"""AI-AfterImage itself, of a version on PyPI, in an environment of its own below `.build/`."""
+"""Other programs from PyPI, each in an environment of its own below `.build/`."""
 
 import subprocess
 import venv
 from pathlib import Path
 
-NEEDS = ["asyncpg", "psycopg[binary]", "nest-asyncio", "pgvector<0.5", "numpy", "pyyaml"]
-"""What it imports and does not ask for."""
 
-
-def peer_python(version: str) -> str:
-    """The interpreter of the environment; the first use installs it."""
-    place = Path(".build") / f"ai-afterimage-{version}"
+def python_with(name: str, *packages: str) -> str:
+    """The interpreter of an environment that holds the packages; it is made once."""
+    place = Path(".build") / name
     python = place / "bin" / "python"
     if not (place / "installed").exists():
         venv.create(place, with_pip=True)
-        subprocess.run([python, "-m", "pip", "install", "--quiet", f"ai-afterimage=={version}", *NEEDS], check=True)
+        subprocess.run([python, "-m", "pip", "install", "--quiet", *packages], check=True)
         (place / "installed").touch()
     return str(python.absolute())
+
+
+def ai_afterimage(version: str) -> str:
+    """The interpreter of an environment with AI-AfterImage and what it needs for PostgreSQL."""
+    needed = ("asyncpg", "psycopg[binary]", "nest-asyncio", "pgvector<0.5", "numpy", "pyyaml")
+    return python_with(f"ai-afterimage-{version}", f"ai-afterimage=={version}", *needed)
+
+
+def chroma() -> str:
+    """The interpreter of an environment with Chroma."""
+    return python_with("chroma", "chromadb==1.5.9")

@@ -9,7 +9,7 @@ import pytest
 
 from app.store.protocol import Store
 from tests.effort import FULL
-from tests.peers import peer_python
+from tests.peers import ai_afterimage
 from tests.source_files import entry, write_ai_afterimage
 from tests.test_exports import export
 from tests.test_imports import OPTIONS, opened, run
@@ -40,7 +40,7 @@ print(json.dumps({
 @pytest.mark.skipif(not FULL, reason="installs AI-AfterImage from PyPI")
 @pytest.mark.parametrize("version", ["0.7.0", "0.8.0"])
 async def test_the_file_is_opened_searched_and_added_to(store: Store, tmp_path: Path, version: str) -> None:
-    python = await asyncio.to_thread(peer_python, version)
+    python = await asyncio.to_thread(ai_afterimage, version)
     source = write_ai_afterimage(tmp_path / "memory.db", (entry(number) for number in range(1, ROWS + 1)))
     await run(await opened(store, tmp_path), source, OPTIONS)
     await export(store, tmp_path / "out.db")

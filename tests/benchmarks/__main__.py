@@ -1,11 +1,16 @@
 """`make bench`: the service against its floor and its peers, part by part; docs/benchmarks.md says how to read it."""
 
 import argparse
+import json
+import logging
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
-from tests.benchmarks import background, import_copy, searches, start_up, writers
+import structlog
+
+from tests.benchmarks import background, import_copy, peers, searches, start_up, writers
+from tests.benchmarks.plot import plot
 from tests.benchmarks.report import Figure, as_json, show, show_head
 from tests.benchmarks.rows import Corpus, corpus
 
@@ -26,6 +31,7 @@ def parts(rows: Corpus, models: Path, arguments: argparse.Namespace) -> dict[str
         import_copy.PART: lambda folder: import_copy.measure(folder, rounds),
         background.PART: lambda folder: background.measure(rows, folder, models, seconds, rounds),
         start_up.PART: lambda folder: start_up.measure(rows, folder, models, seconds),
+        peers.PART: lambda folder: peers.measure(rows, folder, models, seconds, rounds),
     }
 
 
@@ -34,11 +40,15 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--only", action="append", help="this part alone; may be repeated")
     parser.add_argument("--large", action="store_true", help=f"searches among {searches.LARGE:,} memories too")
+    parser.add_argument("--peers", action="store_true", help="AI-AfterImage and Chroma too, installed from PyPI")
     parser.add_argument("--seconds", type=float, default=1.0, help="of each side in each round")
     parser.add_argument("--rounds", type=int, default=2, help="how often both sides take their turn")
     parser.add_argument("--writers", type=int, action="append", help="this number alone; may be repeated")
     parser.add_argument("--sizes", type=int, action="append", help="searches among so many; may be repeated")
     arguments = parser.parse_args()
+    if peers.PART in (arguments.only or []):
+        arguments.peers = True
+    structlog.configure(wrapper_class=structlog.make_filtering_bound_logger(logging.WARNING))
     models = BUILD / "models"
     known = parts(corpus(BUILD, models), models, arguments)
     if unknown := set(arguments.only or []) - set(known):
@@ -46,14 +56,16 @@ def main() -> None:
     figures: list[Figure] = []
     show_head()
     for name, part in known.items():
-        if arguments.only and name not in arguments.only:
+        if name not in (arguments.only or known) or (name == peers.PART and not arguments.peers):
             continue
         with TemporaryDirectory() as folder:
             for figure in part(Path(folder)):
                 figures.append(figure)
                 show(figure)
-    (BUILD / "bench.json").write_text(as_json(figures))
-    print(f"The same as JSON: {BUILD / 'bench.json'}")
+    text = as_json(figures)
+    (BUILD / "bench.json").write_text(text, encoding="utf-8")
+    (BUILD / "bench.svg").write_text(plot(json.loads(text)["figures"]), encoding="utf-8")
+    print(f"The same as JSON and as a plot: {BUILD / 'bench.json'}, {BUILD / 'bench.svg'}")
 
 
 if __name__ == "__main__":

@@ -4,7 +4,7 @@ import asyncio
 from collections.abc import Iterator
 from pathlib import Path
 
-from tests.benchmarks.imports import ROWS, copied_to, database, ours_on, written
+from tests.benchmarks.imports import ROWS, copied_to, database, imported, written
 from tests.benchmarks.report import Figure, Measured
 from tests.benchmarks.served import scratch_postgres
 from tests.benchmarks.sides import Comparison, Sample, by_turns
@@ -24,7 +24,7 @@ def measure(folder: Path, rounds: int) -> Iterator[Figure]:
             return asyncio.run(database(url, f"import_{turn}"))
 
         def ours() -> Sample:
-            return _at(asyncio.run(ours_on(fresh(), source, folder))["migrating"])
+            return _at(asyncio.run(imported(fresh(), source, folder, validate=False)))
 
         def copied() -> Sample:
             return _at(asyncio.run(copied_to(fresh(), source, folder)))

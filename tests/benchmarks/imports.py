@@ -32,7 +32,7 @@ from app.sources import Reader, snapshot
 from app.store.embedded import EmbeddedPostgres
 from app.store.postgresql import PostgresStore
 from app.store.postgresql.connections import Connections
-from tests.peers import peer_python
+from tests.peers import ai_afterimage
 from tests.source_files import entry, walk, write_ai_afterimage
 
 PEER = "0.7.0"
@@ -78,7 +78,7 @@ def written(path: Path) -> Path:
 
 async def measure(source: Path, folder: Path, url: str) -> dict[str, float]:
     """Rows per second of each way, and the ratios."""
-    await asyncio.to_thread(peer_python, PEER)  # not between the runs that are compared
+    await asyncio.to_thread(ai_afterimage, PEER)  # not between the runs that are compared
     settle()  # as `afterimage serve` and `migrate` do
     theirs_rates, ours_rates, validated_rates = [], [], []
     for number in range(ROUNDS):
@@ -113,7 +113,7 @@ async def database(url: str, name: str) -> str:
 
 async def theirs_on(url: str, source: Path) -> float:
     """AI-AfterImage's importer, as its package ships it, in a process of its own."""
-    python = await asyncio.to_thread(peer_python, PEER)
+    python = await asyncio.to_thread(ai_afterimage, PEER)
     process = await asyncio.create_subprocess_exec(
         python, "-c", PEER_RUN, str(source), url, stdout=subprocess.PIPE, stderr=subprocess.PIPE
     )

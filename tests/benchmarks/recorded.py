@@ -24,8 +24,10 @@ RECORDED: ContextVar[tuple[int, list[Step]]] = ContextVar("recorded")
 LIMIT = 10
 
 
-async def record(settings: Settings, queries: Sequence[str]) -> dict[SearchMode, list[Plan]]:
-    """The plans of all queries in every mode, once words are counted and the index of the vectors is built."""
+async def record(
+    settings: Settings, queries: Sequence[str], modes: Sequence[SearchMode]
+) -> dict[SearchMode, list[Plan]]:
+    """The plans of all queries in some modes, once words are counted and the index of the vectors is built."""
     plans: dict[SearchMode, list[Plan]] = {}
     with patch.object(Connections, "acquire", _acquire), patch.object(EmbeddingWorker, "embed", _embed):
         async with AsyncExitStack() as stack:
@@ -33,7 +35,7 @@ async def record(settings: Settings, queries: Sequence[str]) -> dict[SearchMode,
             await services.worker.wait_ready()
             await services.store.memories.refresh_frequencies()
             await services.store.embeddings.ensure_index(settings.embedding_model)
-            for mode in SearchMode:
+            for mode in modes:
                 plans[mode] = []
                 for query in queries:
                     steps: list[Step] = []

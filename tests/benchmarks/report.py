@@ -40,7 +40,10 @@ class Target:
 
 @dataclass(frozen=True, slots=True)
 class Figure:
-    """One comparison; `ratio` is what `of` says, `excess_ms` how far our p50 is above theirs."""
+    """One comparison; `ratio` is what `of` says, `excess_ms` how far our p50 is above theirs.
+
+    In a plot it is the point of `series` at `at`.
+    """
 
     part: str
     case: str
@@ -50,6 +53,8 @@ class Figure:
     ratio: float | None
     excess_ms: float | None = None
     target: Target | None = None
+    series: str | None = None
+    at: int | None = None
 
 
 def rate_figure(part: str, case: str, name: str, compared: Comparison, at_least: float | None = None) -> Figure:

@@ -40,6 +40,7 @@ class Effort:
     rounds: int = 3
     sizes: tuple[int, ...] = SIZES
     recorded: int = RECORDED
+    modes: tuple[SearchMode, ...] = tuple(SearchMode)
 
 
 def measure(corpus: Corpus, folder: Path, models: Path, effort: Effort) -> Iterator[Figure]:
@@ -48,8 +49,7 @@ def measure(corpus: Corpus, folder: Path, models: Path, effort: Effort) -> Itera
         database = new_database(url, "searched")
         stored = 0
         for size in effort.sizes:
-            asyncio.run(fill(database, corpus, stored, size))
-            execute(database, "VACUUM ANALYZE")
+            fill_database(database, corpus, stored, size)
             stored = size
             yield from at_size(corpus, folder / f"service-{size}", models, effort, size, database)
 
@@ -60,14 +60,14 @@ def at_size(corpus: Corpus, folder: Path, models: Path, effort: Effort, size: in
     settings = Settings.model_validate(
         {"database_url": database, "models_folder": models, "spool_folder": folder / "spool"}
     )
-    plans = asyncio.run(record(settings, queries[: effort.recorded]))
+    plans = asyncio.run(record(settings, queries[: effort.recorded], effort.modes))
     with served(folder, models, database_url=database) as service:
         turn = 0
 
         def over_http(mode: SearchMode) -> Callable[[], Sample]:
             def run() -> Sample:
                 nonlocal turn
-                asked = queries[turn :: effort.rounds * len(SearchMode)]  # none of which it has a vector of yet
+                asked = queries[turn :: effort.rounds * len(effort.modes)]  # none of which it has a vector of yet
                 turn += 1
                 bodies = [request(f"/v1/search/{mode}", {"query": query, "limit": LIMIT}) for query in asked]
                 return run_side("load", HttpSide(service.port, bodies, 1, effort.seconds))
@@ -81,7 +81,7 @@ def at_size(corpus: Corpus, folder: Path, models: Path, effort: Effort, size: in
 
             return run
 
-        for mode in SearchMode:
+        for mode in effort.modes:
             samples = by_turns(effort.rounds, {"service": over_http(mode), "bare": bare(mode)})
             yield _figure(mode, size, Comparison(samples["service"], samples["bare"]))
 
@@ -97,7 +97,8 @@ def _figure(mode: SearchMode, size: int, compared: Comparison) -> Figure:
     name = "asyncpg" if mode is SearchMode.FTS else "asyncpg and model"
     ours, theirs = Measured.of("service", compared.ours), Measured.of(name, compared.theirs)
     case = f"{mode} among {size:,}"
-    return Figure(PART, case, ours, theirs, "p50", round(compared.ratio(50), 3), round(excess, 2), target)
+    ratio = round(compared.ratio(50), 3)
+    return Figure(PART, case, ours, theirs, "p50", ratio, round(excess, 2), target, str(mode), size)
 
 
 def distinct_queries(sentences: Sequence[str]) -> list[str]:
@@ -111,8 +112,13 @@ def distinct_queries(sentences: Sequence[str]) -> list[str]:
     return [query for _, query in sorted(enumerate(found), key=lambda pair: pair[0] % 97)]
 
 
-async def fill(url: str, corpus: Corpus, start: int, stop: int) -> None:
-    """Stores memories with vectors, a minute apart."""
+def fill_database(url: str, corpus: Corpus, start: int, stop: int) -> None:
+    """Stores memories with vectors, a minute apart, and lets the planner know."""
+    asyncio.run(_fill(url, corpus, start, stop))
+    execute(url, "VACUUM ANALYZE")
+
+
+async def _fill(url: str, corpus: Corpus, start: int, stop: int) -> None:
     connection = await asyncpg.connect(url)
     await register_vector(connection)
     rows = islice(corpus.variations(stop), start, None)

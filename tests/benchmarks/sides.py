@@ -93,15 +93,15 @@ def by_turns(rounds: int, sides: Mapping[str, Callable[[], Sample]]) -> dict[str
     return samples
 
 
-def run_side(module: str, side: Any, size: int = 1) -> Sample:
+def run_side(module: str, side: Any, size: int = 1, python: str = sys.executable) -> Sample:
     """Runs a side in a fresh process of a module of this package and waits for what it tells."""
-    return end_side(start_side(module, side), size)
+    return end_side(start_side(module, side, python), size)
 
 
-def start_side(module: str, side: Any) -> "subprocess.Popen[bytes]":
+def start_side(module: str, side: Any, python: str = sys.executable) -> "subprocess.Popen[bytes]":
     """The same without waiting."""
     process = subprocess.Popen(
-        [sys.executable, "-m", f"tests.benchmarks.{module}"], stdin=subprocess.PIPE, stdout=subprocess.PIPE
+        [python, "-m", f"tests.benchmarks.{module}"], stdin=subprocess.PIPE, stdout=subprocess.PIPE
     )
     assert process.stdin is not None
     pickle.dump(side, process.stdin)

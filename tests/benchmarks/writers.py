@@ -1,7 +1,7 @@
 """Writers against throughput: over HTTP, and the same rows by hand-written code on the same kind of store."""
 
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import islice
 from pathlib import Path
 
@@ -145,7 +145,9 @@ def _figures(
     promised = None
     if store == "postgresql" and writers == 16 and form.with_vectors:
         promised = 0.5 if form.batch == 1 else 0.7
-    yield rate_figure(PART, case, name, Comparison(samples["service"], samples[name]), promised)
+    figure = rate_figure(PART, case, name, Comparison(samples["service"], samples[name]), promised)
+    plotted = form.batch == 1 and form.with_vectors
+    yield replace(figure, series=store, at=writers) if plotted else figure
     if writers == 64 and form.batch == 1:
         yield _promise(store, case, samples["service"])
 
