@@ -3,6 +3,8 @@
 import argparse
 import json
 import logging
+import signal
+import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -30,8 +32,8 @@ def parts(rows: Corpus, models: Path, arguments: argparse.Namespace) -> dict[str
         ),
         import_copy.PART: lambda folder: import_copy.measure(folder, rounds),
         background.PART: lambda folder: background.measure(rows, folder, models, seconds, rounds),
-        start_up.PART: lambda folder: start_up.measure(rows, folder, models, seconds),
-        peers.PART: lambda folder: peers.measure(rows, folder, models, seconds, rounds),
+        start_up.PART: lambda folder: start_up.measure(rows, folder, models, seconds, rounds),
+        peers.PART: lambda folder: peers.measure(rows, folder, models, 2 * seconds, rounds),
     }
 
 
@@ -48,6 +50,7 @@ def main() -> None:
     arguments = parser.parse_args()
     if peers.PART in (arguments.only or []):
         arguments.peers = True
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))  # so that what was started is ended
     structlog.configure(wrapper_class=structlog.make_filtering_bound_logger(logging.WARNING))
     models = BUILD / "models"
     known = parts(corpus(BUILD, models), models, arguments)

@@ -49,7 +49,6 @@ def measure(corpus: Corpus, folder: Path, models: Path, seconds: float, rounds: 
     """All peers."""
     versions = {version: ai_afterimage(version) for version in ("0.7.0", "0.8.0")}
     with scratch_postgres(folder / "postgres") as url:
-        ours = new_database(url, "ours")
         peers = [
             Peer(f"AI-AfterImage {version}", "postgres", python, _database(url, f"peer_{version.replace('.', '_')}"))
             for version, python in versions.items()
@@ -57,12 +56,15 @@ def measure(corpus: Corpus, folder: Path, models: Path, seconds: float, rounds: 
         beneath = _database(url, "peer_beneath")
         peers.append(Peer("AI-AfterImage 0.7.0, asyncpg, not exported", "asyncpg", versions["0.7.0"], beneath))
         peers.append(Peer("Chroma", "chroma", chroma(), str(folder / "chroma")))
-        with served(folder / "postgresql", models, database_url=ours) as service:
-            for peer in peers:
+        for number, peer in enumerate(peers):
+            # Each time a service of its own, which has nothing left to embed from the last.
+            ours = new_database(url, f"ours_{number}")
+            with served(folder / f"postgresql-{number}", models, database_url=ours) as service:
                 yield from Match(peer, service, "postgresql", corpus, seconds, rounds).figures()
-    with served(folder / "sqlite", models, backend="sqlite", sqlite_path=str(folder / "ours.db")) as service:
-        for version, python in versions.items():
-            peer = Peer(f"AI-AfterImage {version}", "sqlite", python, str(folder / f"peer-{version}.db"))
+    for version, python in versions.items():
+        peer = Peer(f"AI-AfterImage {version}", "sqlite", python, str(folder / f"peer-{version}.db"))
+        home = folder / f"sqlite-{version}"
+        with served(home, models, backend="sqlite", sqlite_path=str(home / "ours.db")) as service:
             yield from Match(peer, service, "sqlite", corpus, seconds, rounds).figures()
 
 
@@ -78,19 +80,18 @@ class Match:
     rounds: int
 
     def figures(self) -> Iterator[Figure]:
-        """Searches first, while there is little to search."""
+        """Searches first, while there is little to search; what leaves work to the background last."""
         if self.peer.kind != "asyncpg":
             yield from self._searches()
-        for with_vectors in (False, True):
-            if with_vectors or self.peer.kind != "chroma":
-                yield self._write(with_vectors=with_vectors)
+        yield self._write(with_vectors=True)
+        if self.peer.kind != "chroma":
+            yield self._write(with_vectors=False)
 
     def _searches(self) -> Iterator[Figure]:
         with self.service.paused():
             self.peer.run(self.corpus, 1.0, "store", writers=4)
-        if self.service.ask("/v1/stats")["total_entries"] == 0:
-            rows = list(self.corpus.variations(SEARCHED))
-            self.service.ask("/v1/memories/batch", {"memories": [body(*row) for row in rows]})
+        rows = [body(*row) for row in self.corpus.variations(SEARCHED)]
+        self.service.ask("/v1/memories/batch", {"memories": rows})
         for mode in ("fts", "semantic"):
             yield self._search(mode)
 

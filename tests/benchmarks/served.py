@@ -11,7 +11,7 @@ import sys
 import time
 import urllib.error
 import urllib.request
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -86,6 +86,13 @@ def served(folder: Path, models: Path, **settings: str) -> Iterator[Service]:
 @contextmanager
 def starting(folder: Path, models: Path, **settings: str) -> Iterator[Service]:
     """A service that is being started."""
+    with running(folder, models, lambda port: ["app", "serve", "--port", str(port)], **settings) as service:
+        yield service
+
+
+@contextmanager
+def running(folder: Path, models: Path, module: Callable[[int], list[str]], **settings: str) -> Iterator[Service]:
+    """A module that serves on a port, with its arguments."""
     folder.mkdir(parents=True, exist_ok=True)
     kept = {name: value for name, value in os.environ.items() if not name.startswith("AFTERIMAGE_")}
     variables = {f"AFTERIMAGE_{name.upper()}": value for name, value in settings.items()}
@@ -94,7 +101,7 @@ def starting(folder: Path, models: Path, **settings: str) -> Iterator[Service]:
     log = folder / "service.log"
     with log.open("wb") as errors:
         process = subprocess.Popen(
-            [sys.executable, "-m", "app", "serve", "--port", str(port)],
+            [sys.executable, "-m", *module(port)],
             env=kept | {"HOME": str(folder), "AFTERIMAGE_MODELS_FOLDER": str(models)} | variables,
             stderr=errors,
         )
