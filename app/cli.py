@@ -23,10 +23,10 @@ from app.imports import ImportOptions
 from app.key_text import describe_key, key_asked_for
 from app.logs import configure_logs
 from app.main import create_app, open_imports, open_keys, open_services, open_store
-from app.memories import SearchMode
 from app.migration_report import follow, print_report
 from app.models import ImportState
 from app.models import Scope as MemoryScope
+from app.search import SearchMode
 from app.serving import Announced, listen, settle
 from app.settings import Settings, load_settings, unknown_settings
 from app.store.protocol import Store
@@ -219,7 +219,7 @@ def search(
             services = await open_services(settings, stack)
             if mode is not SearchMode.FTS:
                 await services.worker.wait_ready()
-            hits = await services.memories.search(
+            hits = await services.searches.search(
                 mode, query, MemoryScope(projects=project), limit or settings.max_results, settings.relevance_threshold
             )
             for hit in hits:

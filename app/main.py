@@ -25,9 +25,10 @@ from app.exports import Exports
 from app.frequencies import Frequencies
 from app.imports import ImportLimits, Imports
 from app.keys import Keys
-from app.memories import Fusion, Memories
+from app.memories import Memories
 from app.ranking import Weights
 from app.redaction import Redaction, SecretsMode
+from app.search import Fusion, Searches
 from app.serving import is_loopback
 from app.settings import Settings, load_settings
 from app.store.embedded import EmbeddedPostgres
@@ -114,7 +115,8 @@ async def open_services(settings: Settings, stack: AsyncExitStack) -> Services:
         settings=settings,
         store=store,
         worker=worker,
-        memories=Memories(store.memories, worker, backfill, weights, Fusion(settings.fusion), redaction),
+        memories=Memories(store.memories, worker, backfill, redaction),
+        searches=Searches(store.memories, worker, weights, Fusion(settings.fusion)),
         imports=await open_imports(settings, store, embedder.model),
         exports=Exports(store, settings.spool_folder / "exports"),
         keys=open_keys(settings, store),

@@ -1,6 +1,5 @@
-"""What can be done with memories: add, get, list, delete, search."""
+"""What can be done with memories: add, get, list, delete."""
 
-import asyncio
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
@@ -10,46 +9,13 @@ from uuid import UUID
 from uuid_utils.compat import uuid7
 
 from app.backfill import Backfill
-from app.embedding.embedder import query_text
 from app.embedding.worker import EmbeddingWorker, Priority
 from app.errors import ConflictError, NotFoundError, SecretError
-from app.excerpts import excerpt_of
 from app.languages import language_of
-from app.models import (
-    EmbeddingStatus,
-    Explanation,
-    Hit,
-    Match,
-    Memory,
-    MemoryKey,
-    NewMemory,
-    QueryWords,
-    Scope,
-    Stats,
-    Vector,
-)
-from app.ranking import Ranked, Weights, fuse, fuse_ranks, rank_vectors, rank_words
+from app.models import EmbeddingStatus, Memory, MemoryKey, NewMemory, Scope, Stats, Vector
 from app.redaction import Redaction
 from app.store.protocol import MemoryStore, Position
-from app.tokens import document_words, identifier_of, query_words
-
-CANDIDATES = 200
-"""Matches that each arm of a hybrid search gives to the fusion; at least the limit."""
-
-
-class SearchMode(StrEnum):
-    """How to search."""
-
-    FTS = "fts"
-    SEMANTIC = "semantic"
-    HYBRID = "hybrid"
-
-
-class Fusion(StrEnum):
-    """How a hybrid search makes one order of two."""
-
-    CONVEX = "convex"
-    RRF = "rrf"
+from app.tokens import document_words
 
 
 class AddStatus(StrEnum):
@@ -89,22 +55,18 @@ class Added:
 
 
 class Memories:
-    """The service behind the routes of memories and searches."""
+    """The service behind the routes of memories."""
 
     def __init__(
         self,
         store: MemoryStore,
         worker: EmbeddingWorker,
         backfill: Backfill,
-        weights: Weights,
-        fusion: Fusion,
         redaction: Redaction,
     ) -> None:
         self._store = store
         self._worker = worker
         self._backfill = backfill
-        self._weights = weights
-        self._fusion = fusion
         self._redaction = redaction
 
     async def add(self, draft: Draft, *, wait_for_embedding: bool = False) -> Added:
@@ -173,84 +135,6 @@ class Memories:
         if not await self._store.delete(memory.key):
             raise NotFoundError(f"there is no memory {memory_id}{_within(projects)}")
 
-    async def search(
-        self,
-        mode: SearchMode,
-        query: str,
-        scope: Scope,
-        limit: int,
-        threshold: float,
-        *,
-        match_all: bool = False,
-        explain: bool = False,
-    ) -> list[Hit]:
-        """The best memories in the scope, best first; newer first among equals. Any text is a valid query.
-
-        Memories with the same code are one hit. What the query demands of the words (phrases, excluded words, all
-        words) holds in a text and in a hybrid search.
-        """
-        words = query_words(query, match_all=match_all)
-        weights = self._weights if identifier_of(query) is None else self._weights.swapped()
-        depth = max(limit, CANDIDATES)
-        meaning: Sequence[Match] = []
-        if mode is SearchMode.FTS:
-            weights = Weights(fts=1, semantic=0)
-            ranked = rank_words(await self._search_words(scope, words, depth))
-        elif mode is SearchMode.SEMANTIC:
-            weights = Weights(fts=0, semantic=1)
-            meaning = await self._search_meaning(scope, query, depth)
-            ranked = rank_vectors(meaning)
-        else:
-            found, meaning = await asyncio.gather(
-                self._search_words(scope, words, depth), self._search_meaning(scope, query, depth)
-            )
-            if words.demands:
-                allowed = {match.key for match in found}
-                meaning = [match for match in meaning if match.key in allowed]
-            if self._fusion is Fusion.RRF:
-                ranked = fuse_ranks(found, meaning, weights)
-            else:
-                ranked = fuse(found, meaning, weights, depth)
-        chosen = [place for place in ranked if place.score >= threshold]
-        pieces = {match.key: match.piece for match in meaning}
-        hits = []
-        for copies in await self._distinct(chosen, limit):
-            place, memory = copies[0]
-            piece = pieces.get(place.key)
-            hits.append(
-                Hit(
-                    memory=memory,
-                    score=place.score,
-                    fts_score=place.fts_score,
-                    semantic_score=place.semantic_score,
-                    fts_rank=place.fts_rank,
-                    semantic_rank=place.semantic_rank,
-                    piece=piece,
-                    copies=len(copies),
-                    last_timestamp=max(copy.timestamp for _, copy in copies),
-                    excerpt=excerpt_of(memory.new_code, words, piece.first_line if piece else 1),
-                    explanation=_explain(place, weights, words) if explain else None,
-                )
-            )
-        return hits
-
-    async def _distinct(self, places: Sequence[Ranked], limit: int) -> list[list[tuple[Ranked, Memory]]]:
-        """Memories with the same code together, newer first among equals; read in parts until there are enough."""
-        by_code: dict[str, list[tuple[Ranked, Memory]]] = {}
-        size = 2 * limit
-        for at in range(0, len(places), size):
-            part = places[at : at + size]
-            memories = await self._store.get([place.key for place in part])
-            for place in part:
-                if place.key in memories:  # else deleted meanwhile
-                    memory = memories[place.key]
-                    by_code.setdefault(memory.new_code, []).append((place, memory))
-            if len(by_code) >= limit:
-                break
-        for copies in by_code.values():
-            copies.sort(key=_by_score_and_time, reverse=True)
-        return sorted(by_code.values(), key=lambda copies: _by_score_and_time(copies[0]), reverse=True)[:limit]
-
     async def stats(self, projects: Sequence[str] | None) -> Stats:
         """What the store holds."""
         return await self._store.stats(projects, self._worker.model)
@@ -281,13 +165,6 @@ class Memories:
             else:
                 answers.append(_compare(draft, row.memory, there.get(key) or first[key].memory))
         return answers
-
-    async def _search_words(self, scope: Scope, words: QueryWords, limit: int) -> Sequence[Match]:
-        return await self._store.search_words(scope, words, limit) if words else []
-
-    async def _search_meaning(self, scope: Scope, query: str, limit: int) -> Sequence[Match]:
-        [vector] = await self._worker.embed([query_text(query)], Priority.QUERY)
-        return await self._store.search_vectors(scope, vector, self._worker.model, limit)
 
 
 def _new_memory(draft: Draft, now: datetime) -> NewMemory:
@@ -321,21 +198,6 @@ def _compare(draft: Draft, memory: Memory, there: Memory) -> Added:
         return Added(AddStatus.EXISTING, there, redacted=draft.redacted)
     error = f"id {memory.id} is taken by a memory of project {memory.project} with another {', '.join(differing)}"
     return Added(AddStatus.REJECTED, there, error)
-
-
-def _by_score_and_time(found: tuple[Ranked, Memory]) -> tuple[float, datetime]:
-    place, memory = found
-    return place.score, memory.timestamp
-
-
-def _explain(place: Ranked, weights: Weights, words: QueryWords) -> Explanation:
-    return Explanation(
-        fts_weight=weights.share,
-        semantic_weight=1 - weights.share,
-        fts_part=place.fts_part,
-        semantic_part=place.semantic_part,
-        words=[*words.words, *words.identifiers],
-    )
 
 
 def _within(projects: Sequence[str] | None) -> str:

@@ -13,6 +13,7 @@ from app.exports import Exports
 from app.imports import Imports
 from app.keys import Keys
 from app.memories import Memories
+from app.search import Searches
 from app.settings import Settings
 from app.store.protocol import Store
 
@@ -25,6 +26,7 @@ class Services:
     store: Store
     worker: EmbeddingWorker
     memories: Memories
+    searches: Searches
     imports: Imports
     exports: Exports
     keys: Keys

@@ -21,7 +21,7 @@ from pydantic_core import PydanticCustomError
 
 from app.access import AuditEntry, Key, KeyScope
 from app.errors import InvalidInputError, UnavailableError
-from app.memories import Added, AddStatus, Draft, SearchMode
+from app.memories import Added, AddStatus, Draft
 from app.models import (
     MAX_NAME_CHARACTERS,
     MAX_PATH_CHARACTERS,
@@ -35,6 +35,7 @@ from app.models import (
     Scope,
     Vector,
 )
+from app.search import SearchMode
 from app.store.protocol import Position
 
 MAX_BATCH = 1000

@@ -10,7 +10,7 @@ from app.api.deps import Given, Reader, Services
 from app.api.json_body import described, read_as
 from app.api.problems import responses
 from app.api.schemas import SearchIn, SearchOut
-from app.memories import SearchMode
+from app.search import SearchMode
 
 router = APIRouter(prefix="/v1/search", tags=["search"], responses=responses(413, 415, 422))
 
@@ -39,7 +39,7 @@ async def search_hybrid(given: Given, caller: Reader, body: Question) -> SearchO
 async def _search(mode: SearchMode, body: SearchIn, given: Services, caller: Caller) -> SearchOut:
     started = time.perf_counter()
     settings = given.settings
-    hits = await given.memories.search(
+    hits = await given.searches.search(
         mode,
         body.query,
         caller.limit(body.scope()),
