@@ -1,25 +1,37 @@
 """A few lines of a memory around what a query asks for."""
 
+from collections.abc import Sequence
+from itertools import islice
+
 from app.models import Excerpt, QueryWords
 from app.tokens import found_words
 
 MAX_LINES = 5
 MAX_LINE_CHARACTERS = 200
-MAX_CODE_CHARACTERS = 32 * 1024
+MAX_CODE_CHARACTERS = 16 * 1024
 """Of the code that is looked through."""
 
 
 def excerpt_of(code: str, query: QueryWords, first_line: int = 1) -> Excerpt:
-    """The lines that hold the most different words of the query, or those from `first_line` on if none does."""
-    lines = [line[:MAX_LINE_CHARACTERS] for line in code[:MAX_CODE_CHARACTERS].splitlines()] or [""]
+    """The lines that hold the most different words of the query, or those from `first_line` on if none does.
+
+    Of longer code the beginning is looked through, or what follows `first_line` where the beginning ends before it.
+    """
     wanted = {*query.words, *query.identifiers}
-    found = [{word for words, _, _ in found_words(line) for word in words if word in wanted} for line in lines]
-    best, start = 0, min(first_line - 1, len(lines) - 1)
+    lines, before = _shown(code[:MAX_CODE_CHARACTERS]), 0
+    if first_line > len(lines) and len(code) > MAX_CODE_CHARACTERS:
+        before = first_line - 1
+        lines = _shown("\n".join(islice(code.splitlines(), before, None))[:MAX_CODE_CHARACTERS])
+    found = [{word for words, _, _ in found_words(line, wanted) for word in words} for line in lines]
+    best, start = 0, max(0, min(first_line - 1 - before, len(lines) - 1))
     for at in range(len(lines)):
-        count = len(set().union(*found[at : at + MAX_LINES]))
-        if found[at] and count > best:
+        count = len(set().union(*found[at : at + MAX_LINES])) if found[at] else 0
+        if count > best:
             best, start = count, at
-    chosen = lines[start : start + MAX_LINES]
-    text = "\n".join(chosen)
-    highlights = [(begin, end) for words, begin, end in found_words(text) if not wanted.isdisjoint(words)]
-    return Excerpt(text=text, first_line=start + 1, highlights=highlights)
+    text = "\n".join(lines[start : start + MAX_LINES])
+    highlights = [(begin, end) for _, begin, end in found_words(text, wanted)]
+    return Excerpt(text=text, first_line=before + start + 1, highlights=highlights)
+
+
+def _shown(code: str) -> Sequence[str]:
+    return [line[:MAX_LINE_CHARACTERS] for line in code.splitlines()] or [""]

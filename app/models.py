@@ -121,9 +121,9 @@ class QueryWords:
         return bool(self.words or self.identifiers)
 
     @property
-    def demands(self) -> bool:
-        """True if it asks for more than any of the words."""
-        return bool(self.phrases or self.excluded or self.match_all)
+    def required(self) -> tuple[tuple[str, ...], ...]:
+        """Phrases, of one word or more, that a memory must hold."""
+        return (*self.phrases, *((word,) for word in self.words if self.match_all))
 
 
 @dataclass(frozen=True, slots=True)
@@ -155,6 +155,19 @@ class Match:
     key: MemoryKey
     score: float
     piece: Piece | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Copies:
+    """What is known of a memory's code without reading it: a hash, and the memories in a scope that have the same.
+
+    `timestamp` is the memory's own, `last_timestamp` that of the newest of them.
+    """
+
+    code_hash: int
+    timestamp: datetime
+    count: int
+    last_timestamp: datetime
 
 
 @dataclass(frozen=True, slots=True)
@@ -197,7 +210,7 @@ class Hit:
     piece: Annotated[
         Piece | None, Field(description="The part of long code that the semantic search matched; null: all of it.")
     ]
-    copies: Annotated[int, Field(description="Memories with this code among those that were found, itself included.")]
+    copies: Annotated[int, Field(description="Memories with this code that the search may see, itself included.")]
     last_timestamp: Annotated[datetime, Field(description="`timestamp` of the newest of them.")]
     excerpt: Excerpt
     explanation: Annotated[Explanation | None, Field(description="With `explain` only.")] = None

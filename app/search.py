@@ -8,13 +8,16 @@ from enum import StrEnum
 from app.embedding.embedder import query_text
 from app.embedding.worker import EmbeddingWorker, Priority
 from app.excerpts import excerpt_of
-from app.models import Explanation, Hit, Match, Memory, QueryWords, Scope
+from app.models import Copies, Explanation, Hit, Match, QueryWords, Scope
 from app.ranking import Ranked, Weights, fuse, fuse_ranks, rank_vectors, rank_words
 from app.store.protocol import MemoryStore
 from app.tokens import identifier_of, query_words
 
 CANDIDATES = 200
-"""Matches that each arm of a hybrid search gives to the fusion; at least the limit."""
+"""Matches that each arm of a search gives; at least the limit."""
+
+MAX_CANDIDATES = 1000
+"""The same where most of those have the same code, and there are fewer hits than asked for."""
 
 
 class SearchMode(StrEnum):
@@ -55,36 +58,24 @@ class Searches:
         """The best memories in the scope, best first; newer first among equals. Any text is a valid query.
 
         Memories with the same code are one hit. What the query demands of the words (phrases, excluded words, all
-        words) holds in a text and in a hybrid search.
+        words) holds in every mode.
         """
         words = query_words(query, match_all=match_all)
-        weights = self._weights if identifier_of(query) is None else self._weights.swapped()
-        depth = max(limit, CANDIDATES)
-        meaning: Sequence[Match] = []
-        if mode is SearchMode.FTS:
-            weights = Weights(fts=1, semantic=0)
-            ranked = rank_words(await self._search_words(scope, words, depth))
-        elif mode is SearchMode.SEMANTIC:
-            weights = Weights(fts=0, semantic=1)
-            meaning = await self._search_meaning(scope, query, depth)
-            ranked = rank_vectors(meaning)
-        else:
-            found, meaning = await asyncio.gather(
-                self._search_words(scope, words, depth), self._search_meaning(scope, query, depth)
-            )
-            if words.demands:
-                allowed = {match.key for match in found}
-                meaning = [match for match in meaning if match.key in allowed]
-            if self._fusion is Fusion.RRF:
-                ranked = fuse_ranks(found, meaning, weights)
-            else:
-                ranked = fuse(found, meaning, weights, depth)
-        chosen = [place for place in ranked if place.score >= threshold]
+        weights = self._weights_for(mode, query)
+        for depth in (max(limit, CANDIDATES), MAX_CANDIDATES):
+            found, meaning = await self._arms(mode, scope, query, words, depth)
+            ranked = self._ranked(mode, found, meaning, weights, depth)
+            chosen = [place for place in ranked if place.score >= threshold]
+            best = await self._distinct(scope, chosen, limit)
+            if len(best) == limit or len(chosen) < len(ranked) or max(len(found), len(meaning)) < depth:
+                break
         pieces = {match.key: match.piece for match in meaning}
+        memories = await self._store.get([place.key for place, _ in best])
         hits = []
-        for copies in await self._distinct(chosen, limit):
-            place, memory = copies[0]
-            piece = pieces.get(place.key)
+        for place, copies in best:
+            if place.key not in memories:  # deleted meanwhile
+                continue
+            memory, piece = memories[place.key], pieces.get(place.key)
             hits.append(
                 Hit(
                     memory=memory,
@@ -94,42 +85,73 @@ class Searches:
                     fts_rank=place.fts_rank,
                     semantic_rank=place.semantic_rank,
                     piece=piece,
-                    copies=len(copies),
-                    last_timestamp=max(copy.timestamp for _, copy in copies),
+                    copies=copies.count,
+                    last_timestamp=copies.last_timestamp,
                     excerpt=excerpt_of(memory.new_code, words, piece.first_line if piece else 1),
                     explanation=_explain(place, weights, words) if explain else None,
                 )
             )
         return hits
 
-    async def _distinct(self, places: Sequence[Ranked], limit: int) -> list[list[tuple[Ranked, Memory]]]:
-        """Memories with the same code together, newer first among equals; read in parts until there are enough."""
-        by_code: dict[str, list[tuple[Ranked, Memory]]] = {}
+    def _weights_for(self, mode: SearchMode, query: str) -> Weights:
+        match mode:
+            case SearchMode.FTS:
+                return Weights(fts=1, semantic=0)
+            case SearchMode.SEMANTIC:
+                return Weights(fts=0, semantic=1)
+            case SearchMode.HYBRID:
+                return self._weights if identifier_of(query) is None else self._weights.swapped()
+
+    async def _arms(
+        self, mode: SearchMode, scope: Scope, query: str, words: QueryWords, depth: int
+    ) -> tuple[Sequence[Match], Sequence[Match]]:
+        """What the words find, and what the meaning finds; one that is not asked finds nothing."""
+        if mode is SearchMode.FTS:
+            return await self._search_words(scope, words, depth), []
+        if mode is SearchMode.SEMANTIC:
+            return [], await self._search_meaning(scope, query, words, depth)
+        return await asyncio.gather(
+            self._search_words(scope, words, depth), self._search_meaning(scope, query, words, depth)
+        )
+
+    def _ranked(
+        self, mode: SearchMode, found: Sequence[Match], meaning: Sequence[Match], weights: Weights, depth: int
+    ) -> Sequence[Ranked]:
+        if mode is SearchMode.FTS:
+            return rank_words(found)
+        if mode is SearchMode.SEMANTIC:
+            return rank_vectors(meaning)
+        if self._fusion is Fusion.RRF:
+            return fuse_ranks(found, meaning, weights)
+        return fuse(found, meaning, weights, depth)
+
+    async def _distinct(self, scope: Scope, places: Sequence[Ranked], limit: int) -> list[tuple[Ranked, Copies]]:
+        """The best of each code, newer first among equals; looked up in parts until there are enough."""
+        by_code: dict[int, tuple[Ranked, Copies]] = {}
         size = 2 * limit
         for at in range(0, len(places), size):
             part = places[at : at + size]
-            memories = await self._store.get([place.key for place in part])
+            found = await self._store.copies(scope, [place.key for place in part])
             for place in part:
-                if place.key in memories:  # else deleted meanwhile
-                    memory = memories[place.key]
-                    by_code.setdefault(memory.new_code, []).append((place, memory))
+                if place.key in found:  # else deleted meanwhile
+                    copies = found[place.key]
+                    others = by_code.get(copies.code_hash, (place, copies))
+                    by_code[copies.code_hash] = max(others, (place, copies), key=_by_score_and_time)
             if len(by_code) >= limit:
                 break
-        for copies in by_code.values():
-            copies.sort(key=_by_score_and_time, reverse=True)
-        return sorted(by_code.values(), key=lambda copies: _by_score_and_time(copies[0]), reverse=True)[:limit]
+        return sorted(by_code.values(), key=_by_score_and_time, reverse=True)[:limit]
 
     async def _search_words(self, scope: Scope, words: QueryWords, limit: int) -> Sequence[Match]:
         return await self._store.search_words(scope, words, limit) if words else []
 
-    async def _search_meaning(self, scope: Scope, query: str, limit: int) -> Sequence[Match]:
+    async def _search_meaning(self, scope: Scope, query: str, words: QueryWords, limit: int) -> Sequence[Match]:
         [vector] = await self._worker.embed([query_text(query)], Priority.QUERY)
-        return await self._store.search_vectors(scope, vector, self._worker.model, limit)
+        return await self._store.search_vectors(scope, vector, self._worker.model, limit, words)
 
 
-def _by_score_and_time(found: tuple[Ranked, Memory]) -> tuple[float, datetime]:
-    place, memory = found
-    return place.score, memory.timestamp
+def _by_score_and_time(found: tuple[Ranked, Copies]) -> tuple[float, datetime]:
+    place, copies = found
+    return place.score, copies.timestamp
 
 
 def _explain(place: Ranked, weights: Weights, words: QueryWords) -> Explanation:

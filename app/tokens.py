@@ -6,7 +6,7 @@ code defines counts once more, as its names.
 """
 
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Set
 from functools import lru_cache
 from itertools import pairwise
 
@@ -141,12 +141,19 @@ def identifier_of(query: str) -> str | None:
     return _whole(match.group(1)) or None if match else None
 
 
-def found_words(text: str) -> Iterator[tuple[set[str], int, int]]:
-    """What each run of word characters counts as, with its begin and end in the text."""
+def found_words(text: str, wanted: Set[str]) -> Iterator[tuple[Set[str], int, int]]:
+    """The runs of word characters that count as a wanted word: as which of them, and begin and end in the text."""
     for match in _RUN.finditer(text):
-        parts, identifier = _split(match.group())
-        words = {*parts, NAME_MARK + _whole(match.group())}
-        yield (words if identifier is None else {*words, identifier}), match.start(), match.end()
+        found = wanted & _counts_as(match.group())
+        if found:
+            yield found, match.start(), match.end()
+
+
+@lru_cache(maxsize=65536)
+def _counts_as(run: str) -> Set[str]:
+    parts, identifier = _split(run)
+    whole = {NAME_MARK + _whole(run)} if identifier is None else {NAME_MARK + _whole(run), identifier}
+    return frozenset(parts) | whole
 
 
 def _names(code: str) -> Iterator[str]:

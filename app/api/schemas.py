@@ -265,7 +265,7 @@ class SearchIn(Filters):
     limit: Annotated[int | None, Field(ge=1, le=100, description="Hits at most; 10 unless set otherwise.")] = None
     threshold: Annotated[float | None, Field(ge=0, le=1, description="Least `score` of a hit.")] = None
     match: Annotated[
-        Literal["any", "all"], Field(description="`all`: a hit by words must hold every word of the query.")
+        Literal["any", "all"], Field(description="`all`: a hit must hold every word of the query, in every mode.")
     ] = "any"
     explain: Annotated[bool, Field(description="Say how each score came about.")] = False
 

@@ -69,8 +69,11 @@ LEFT JOIN embedding_queue AS q ON q.project = m.project AND q.memory_id = m.id A
 WHERE (:projects::text[] IS NULL OR m.project = ANY (:projects))
   AND (:session_id::text IS NULL OR m.session_id = :session_id)
   AND (:agent_id::text IS NULL OR m.agent_id = :agent_id)
-  AND (:file_path::text IS NULL OR m.file_path = :file_path)
-  AND (:path_prefix::text IS NULL OR starts_with(m.file_path, :path_prefix))
+  AND (:file_path::text IS NULL OR (m.file_path = :file_path AND left(m.file_path, 500) = left(:file_path, 500)))
+  AND (
+    :path_prefix::text IS NULL
+    OR (starts_with(m.file_path, :path_prefix) AND starts_with(left(m.file_path, 500), left(:path_prefix, 500)))
+  )
   AND (:language::text IS NULL OR m.language = :language)
   AND (:since::timestamptz IS NULL OR m.timestamp >= :since)
   AND (:until::timestamptz IS NULL OR m.timestamp < :until)
@@ -109,59 +112,77 @@ CROSS JOIN (
 
 -- name: search_words
 -- Memories that match, best first, by the share of the query's information in them: the sum over the words of idf (their
--- sum is 1) times ts_rank, over a length of which the mean counts as 1. SQLite has bm25. Adding an empty vector
--- unpacks a long one once instead of for each word. A memory may come twice: leaving those out would read them all.
+-- sum is 1) times ts_rank, over a length of which the mean counts as 1. SQLite has bm25. To unpack words is what costs:
+-- of candidates that have too many of them the shortest are ranked, and adding an empty vector unpacks them once instead
+-- of for each word. A memory may come twice: leaving those out would read them all.
 SELECT found.project, found.id, strength
 FROM (
   SELECT candidates.project, candidates.id, candidates.timestamp, candidates.words || ''::tsvector AS words
   FROM (
-    (
-      SELECT m.project, m.id, m.timestamp, m.words
-      FROM memories AS m
-      WHERE m.words @@ :rare::tsquery
-        AND (:projects::text[] IS NULL OR m.project = ANY (:projects))
-        AND (:session_id::text IS NULL OR m.session_id = :session_id)
-        AND (:agent_id::text IS NULL OR m.agent_id = :agent_id)
-        AND (:file_path::text IS NULL OR m.file_path = :file_path)
-        AND (:path_prefix::text IS NULL OR starts_with(m.file_path, :path_prefix))
-        AND (:language::text IS NULL OR m.language = :language)
-        AND (:since::timestamptz IS NULL OR m.timestamp >= :since)
-        AND (:until::timestamptz IS NULL OR m.timestamp < :until)
-      LIMIT :limit_rare
-    )
-    UNION ALL
-    (
-      SELECT m.project, m.id, m.timestamp, m.words
-      FROM memories AS m
-      WHERE m.words @@ :together::tsquery
-        AND (:rare::tsquery IS NULL OR NOT m.words @@ :rare::tsquery)
-        AND (:projects::text[] IS NULL OR m.project = ANY (:projects))
-        AND (:session_id::text IS NULL OR m.session_id = :session_id)
-        AND (:agent_id::text IS NULL OR m.agent_id = :agent_id)
-        AND (:file_path::text IS NULL OR m.file_path = :file_path)
-        AND (:path_prefix::text IS NULL OR starts_with(m.file_path, :path_prefix))
-        AND (:language::text IS NULL OR m.language = :language)
-        AND (:since::timestamptz IS NULL OR m.timestamp >= :since)
-        AND (:until::timestamptz IS NULL OR m.timestamp < :until)
-      LIMIT :limit_common
-    )
-    UNION ALL
-    (
-      SELECT m.project, m.id, m.timestamp, m.words
-      FROM memories AS m
-      WHERE m.words @@ :common::tsquery
-        AND (:rare::tsquery IS NULL OR NOT m.words @@ :rare::tsquery)
-        AND (:projects::text[] IS NULL OR m.project = ANY (:projects))
-        AND (:session_id::text IS NULL OR m.session_id = :session_id)
-        AND (:agent_id::text IS NULL OR m.agent_id = :agent_id)
-        AND (:file_path::text IS NULL OR m.file_path = :file_path)
-        AND (:path_prefix::text IS NULL OR starts_with(m.file_path, :path_prefix))
-        AND (:language::text IS NULL OR m.language = :language)
-        AND (:since::timestamptz IS NULL OR m.timestamp >= :since)
-        AND (:until::timestamptz IS NULL OR m.timestamp < :until)
-      LIMIT :limit_common
-    )
+    SELECT
+      candidates.*,
+      sum(pg_column_size(candidates.words)) OVER (
+        ORDER BY pg_column_size(candidates.words), candidates.id ROWS UNBOUNDED PRECEDING
+      ) AS size_bytes
+    FROM (
+      (
+        SELECT m.project, m.id, m.timestamp, m.words
+        FROM memories AS m
+        WHERE m.words @@ :rare::tsquery
+          AND (:projects::text[] IS NULL OR m.project = ANY (:projects))
+          AND (:session_id::text IS NULL OR m.session_id = :session_id)
+          AND (:agent_id::text IS NULL OR m.agent_id = :agent_id)
+          AND (:file_path::text IS NULL OR (m.file_path = :file_path AND left(m.file_path, 500) = left(:file_path, 500)))
+          AND (
+            :path_prefix::text IS NULL
+            OR (starts_with(m.file_path, :path_prefix) AND starts_with(left(m.file_path, 500), left(:path_prefix, 500)))
+          )
+          AND (:language::text IS NULL OR m.language = :language)
+          AND (:since::timestamptz IS NULL OR m.timestamp >= :since)
+          AND (:until::timestamptz IS NULL OR m.timestamp < :until)
+        LIMIT :limit_rare
+      )
+      UNION ALL
+      (
+        SELECT m.project, m.id, m.timestamp, m.words
+        FROM memories AS m
+        WHERE m.words @@ :together::tsquery
+          AND (:rare::tsquery IS NULL OR NOT m.words @@ :rare::tsquery)
+          AND (:projects::text[] IS NULL OR m.project = ANY (:projects))
+          AND (:session_id::text IS NULL OR m.session_id = :session_id)
+          AND (:agent_id::text IS NULL OR m.agent_id = :agent_id)
+          AND (:file_path::text IS NULL OR (m.file_path = :file_path AND left(m.file_path, 500) = left(:file_path, 500)))
+          AND (
+            :path_prefix::text IS NULL
+            OR (starts_with(m.file_path, :path_prefix) AND starts_with(left(m.file_path, 500), left(:path_prefix, 500)))
+          )
+          AND (:language::text IS NULL OR m.language = :language)
+          AND (:since::timestamptz IS NULL OR m.timestamp >= :since)
+          AND (:until::timestamptz IS NULL OR m.timestamp < :until)
+        LIMIT :limit_common
+      )
+      UNION ALL
+      (
+        SELECT m.project, m.id, m.timestamp, m.words
+        FROM memories AS m
+        WHERE m.words @@ :common::tsquery
+          AND (:rare::tsquery IS NULL OR NOT m.words @@ :rare::tsquery)
+          AND (:projects::text[] IS NULL OR m.project = ANY (:projects))
+          AND (:session_id::text IS NULL OR m.session_id = :session_id)
+          AND (:agent_id::text IS NULL OR m.agent_id = :agent_id)
+          AND (:file_path::text IS NULL OR (m.file_path = :file_path AND left(m.file_path, 500) = left(:file_path, 500)))
+          AND (
+            :path_prefix::text IS NULL
+            OR (starts_with(m.file_path, :path_prefix) AND starts_with(left(m.file_path, 500), left(:path_prefix, 500)))
+          )
+          AND (:language::text IS NULL OR m.language = :language)
+          AND (:since::timestamptz IS NULL OR m.timestamp >= :since)
+          AND (:until::timestamptz IS NULL OR m.timestamp < :until)
+        LIMIT :limit_common
+      )
+    ) AS candidates
   ) AS candidates
+  WHERE candidates.size_bytes <= :limit_bytes
   OFFSET 0
 ) AS found
 CROSS JOIN LATERAL (
@@ -172,6 +193,37 @@ CROSS JOIN LATERAL (
 ) AS ranked
 ORDER BY strength DESC, found.timestamp DESC, found.id DESC
 LIMIT :limit;
+
+-- name: copies
+-- Of memories, the time and the hash of the code, and how many in the scope have that code and the time of the newest;
+-- counts no further than the limit in all.
+WITH wanted AS (
+  SELECT m.project, m.id, m.timestamp, m.code_hash
+  FROM unnest(:keys_projects::text[], :keys_ids::uuid[]) AS wanted (project, id)
+  JOIN memories AS m USING (project, id)
+)
+SELECT
+  wanted.project, wanted.id, wanted.timestamp, wanted.code_hash, coalesce(same.copies, 1) AS copies,
+  coalesce(same.last_timestamp, wanted.timestamp) AS last_timestamp
+FROM wanted
+LEFT JOIN (
+  SELECT code_hash, count(*) AS copies, max(timestamp) AS last_timestamp
+  FROM (
+    SELECT m.code_hash, m.timestamp
+    FROM memories AS m
+    WHERE m.code_hash = ANY (ARRAY (SELECT code_hash FROM wanted))
+      AND (:projects::text[] IS NULL OR m.project = ANY (:projects))
+      AND (:session_id::text IS NULL OR m.session_id = :session_id)
+      AND (:agent_id::text IS NULL OR m.agent_id = :agent_id)
+      AND (:file_path::text IS NULL OR m.file_path = :file_path)
+      AND (:path_prefix::text IS NULL OR starts_with(m.file_path, :path_prefix))
+      AND (:language::text IS NULL OR m.language = :language)
+      AND (:since::timestamptz IS NULL OR m.timestamp >= :since)
+      AND (:until::timestamptz IS NULL OR m.timestamp < :until)
+    LIMIT :limit
+  ) AS found
+  GROUP BY code_hash
+) AS same USING (code_hash);
 
 -- name: stale_frequencies
 -- Projects whose number of memories has changed by a tenth or more since their words were counted.
@@ -235,6 +287,8 @@ WHERE e.model = :model
   AND (:language::text IS NULL OR m.language = :language)
   AND (:since::timestamptz IS NULL OR m.timestamp >= :since)
   AND (:until::timestamptz IS NULL OR m.timestamp < :until)
+  AND (:required::tsquery IS NULL OR m.words @@ :required)
+  AND (:excluded::tsquery IS NULL OR NOT m.words @@ :excluded)
 ORDER BY (e.embedding <=> :vector::halfvec) + 0, e.memory_id DESC
 LIMIT :depth;
 
@@ -266,6 +320,7 @@ FROM (
     AND (:language::text IS NULL OR m.language = :language)
     AND (:since::timestamptz IS NULL OR m.timestamp >= :since)
     AND (:until::timestamptz IS NULL OR m.timestamp < :until)
+    AND (:required::tsquery IS NULL OR m.words @@ :required)
   LIMIT :limit
 ) AS found;
 

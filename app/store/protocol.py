@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from app.access import AuditEntry, Key
 from app.models import (
+    Copies,
     Counts,
     Finding,
     FindingKind,
@@ -30,6 +31,12 @@ from app.models import (
     Validation,
     Vector,
 )
+
+MAX_COPIES = 10_000
+"""Memories that are counted at most for saying how often the code of hits was stored."""
+
+NO_WORDS = QueryWords((), ())
+"""Demands nothing."""
 
 
 @dataclass(frozen=True, slots=True, order=True)
@@ -90,6 +97,12 @@ class MemoryStore(Protocol):
         Many words cost no more than few: the rarest are looked up.
         """
 
+    async def copies(self, scope: Scope, keys: Sequence[MemoryKey]) -> dict[MemoryKey, Copies]:
+        """How often in the scope the code of these memories is, as far as they exist.
+
+        Exact until the codes of all of them together are in more than MAX_COPIES memories; then too few are counted.
+        """
+
     async def refresh_frequencies(self) -> int:
         """Counts anew in how many memories each word is, of projects that have grown or shrunk by a tenth.
 
@@ -97,8 +110,13 @@ class MemoryStore(Protocol):
         may do it at once.
         """
 
-    async def search_vectors(self, scope: Scope, vector: Vector, model: str, limit: int) -> list[Match]:
-        """Memories by the cosine (-1 to 1) of their nearest vector of this model, best first."""
+    async def search_vectors(
+        self, scope: Scope, vector: Vector, model: str, limit: int, words: QueryWords = NO_WORDS
+    ) -> list[Match]:
+        """Memories by the cosine (-1 to 1) of their nearest vector of this model, best first.
+
+        They hold what `words` demands: its phrases, all words if so asked, none of the excluded ones.
+        """
 
     async def stats(self, projects: Sequence[str] | None, model: str) -> Stats:
         """Exact counts over the projects (None: all)."""

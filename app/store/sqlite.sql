@@ -2,11 +2,12 @@
 -- Stores memories; the caller leaves out keys that are there. Words and queue are statements of their own (add_words,
 -- queue_embedding): SQLite has no data-modifying CTE.
 INSERT INTO memories (
-  project, id, file_path, new_code, old_code, context, session_id, agent_id, language, timestamp, created_at, import_id
+  project, id, file_path, new_code, old_code, context, session_id, agent_id, language, timestamp, created_at, import_id,
+  code_hash
 )
 VALUES (
   :project, :id, :file_path, :new_code, :old_code, :context, :session_id, :agent_id, :language, :timestamp, :created_at,
-  :import_id
+  :import_id, code_hash(:new_code)
 );
 
 -- name: add_words*!
@@ -115,6 +116,37 @@ WHERE memory_words MATCH :query
 ORDER BY score, m.timestamp DESC, m.id DESC
 LIMIT :limit;
 
+-- name: copies
+-- Of memories, the time and the hash of the code, and how many in the scope have that code and the time of the newest;
+-- counts no further than the limit in all.
+WITH wanted AS MATERIALIZED (
+  SELECT m.project, m.id, m.timestamp, m.code_hash
+  FROM json_each(:keys) AS wanted
+  JOIN memories AS m ON m.project = wanted.value ->> 0 AND m.id = wanted.value ->> 1
+)
+SELECT
+  wanted.project, wanted.id, wanted.timestamp, wanted.code_hash, coalesce(same.copies, 1) AS copies,
+  coalesce(same.last_timestamp, wanted.timestamp) AS last_timestamp
+FROM wanted
+LEFT JOIN (
+  SELECT code_hash, count(*) AS copies, max(timestamp) AS last_timestamp
+  FROM (
+    SELECT m.code_hash, m.timestamp
+    FROM memories AS m
+    WHERE m.code_hash IN (SELECT code_hash FROM wanted)
+      AND (:projects IS NULL OR m.project IN (SELECT value FROM json_each(:projects)))
+      AND (:session_id IS NULL OR m.session_id = :session_id)
+      AND (:agent_id IS NULL OR m.agent_id = :agent_id)
+      AND (:file_path IS NULL OR m.file_path = :file_path)
+      AND (:path_prefix IS NULL OR substr(m.file_path, 1, length(:path_prefix)) = :path_prefix)
+      AND (:language IS NULL OR m.language = :language)
+      AND (:since IS NULL OR m.timestamp >= :since)
+      AND (:until IS NULL OR m.timestamp < :until)
+    LIMIT :limit
+  ) AS found
+  GROUP BY code_hash
+) AS same USING (code_hash);
+
 -- name: search_vectors
 -- All vectors of a model that came behind a place, for the matrices that are searched in memory.
 SELECT seq, project, memory_id AS id, first_line, last_line, embedding
@@ -134,7 +166,9 @@ WHERE (:projects IS NULL OR m.project IN (SELECT value FROM json_each(:projects)
   AND (:path_prefix IS NULL OR substr(m.file_path, 1, length(:path_prefix)) = :path_prefix)
   AND (:language IS NULL OR m.language = :language)
   AND (:since IS NULL OR m.timestamp >= :since)
-  AND (:until IS NULL OR m.timestamp < :until);
+  AND (:until IS NULL OR m.timestamp < :until)
+  AND (:required IS NULL OR m.seq IN (SELECT rowid FROM memory_words WHERE memory_words MATCH :required))
+  AND (:excluded IS NULL OR m.seq NOT IN (SELECT rowid FROM memory_words WHERE memory_words MATCH :excluded));
 
 -- name: stats^
 -- Exact counts over the projects.

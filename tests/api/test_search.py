@@ -1,5 +1,6 @@
 """Routes of searches, on each store."""
 
+import asyncio
 from typing import Any
 
 import httpx
@@ -33,6 +34,13 @@ async def hits(client: httpx.AsyncClient, mode: str, **asked: Any) -> list[dict[
     assert answer.json()["mode"] == mode
     found: list[dict[str, Any]] = answer.json()["hits"]
     return found
+
+
+async def settled(client: httpx.AsyncClient) -> None:
+    """Waits until everything can be found by meaning."""
+    async with asyncio.timeout(20):
+        while (await client.get("/v1/stats")).json()["embedding"]["pending"]:
+            await asyncio.sleep(0.02)
 
 
 @pytest.mark.parametrize("mode", MODES)
@@ -111,14 +119,55 @@ async def test_an_identifier_gives_the_words_more_weight(filled: httpx.AsyncClie
     assert asked["explanation"]["fts_weight"] == pytest.approx(0.2)
 
 
-@pytest.mark.parametrize("mode", ["fts", "hybrid"])
-async def test_demands_hold_wherever_words_are_searched(filled: httpx.AsyncClient, mode: str) -> None:
+@pytest.mark.parametrize("mode", MODES)
+async def test_what_a_query_demands_holds_in_every_mode(filled: httpx.AsyncClient, mode: str) -> None:
     def paths(found: list[dict[str, Any]]) -> set[str]:
         return {hit["memory"]["file_path"] for hit in found}
 
-    assert paths(await hits(filled, mode, query="parse -cookie")) == {"http/headers.py"}
+    assert paths(await hits(filled, mode, query="parse -cookie", path_prefix="http/")) == {"http/headers.py"}
     assert paths(await hits(filled, mode, query='"parse cookie" header')) == {"http/cookies.py"}
     assert paths(await hits(filled, mode, query="header cookie", match="all")) == {"http/cookies.py"}
+
+
+@pytest.mark.parametrize("mode", MODES)
+async def test_a_page_is_full_where_most_memories_are_excluded(client: httpx.AsyncClient, mode: str) -> None:
+    both = [{"file_path": "a.py", "new_code": f"def parse_cookie_{number}(): parse(cookie)"} for number in range(300)]
+    one = [{"file_path": "b.py", "new_code": f"parse({number}) # and more of it"} for number in range(5)]
+    await client.post("/v1/memories/batch", json={"memories": both + one})
+    await settled(client)
+    for query in ("parse -cookie", 'parse "parse 3"'):
+        found = await hits(client, mode, query=query, limit=5)
+        assert {hit["memory"]["file_path"] for hit in found} == {"b.py"}
+        assert len(found) == (5 if "-" in query else 1)
+
+
+@pytest.mark.parametrize("mode", MODES)
+async def test_a_page_is_full_behind_hundreds_of_copies(client: httpx.AsyncClient, mode: str) -> None:
+    copies = [{"file_path": "a.py", "new_code": "parse(cookie)"} for _ in range(400)]
+    others = [{"file_path": "a.py", "new_code": f"parse(cookie) {'and more ' * number}"} for number in range(1, 5)]
+    await client.post("/v1/memories/batch", json={"memories": copies + others})
+    await settled(client)
+    assert [hit["copies"] for hit in await hits(client, mode, query="parse cookie", limit=5)] == [400, 1, 1, 1, 1]
+
+
+@pytest.mark.parametrize("mode", MODES)
+async def test_copies_are_counted_in_the_scope_and_not_among_the_hits_alone(
+    client: httpx.AsyncClient, mode: str
+) -> None:
+    def copy(number: int, project: str) -> dict[str, Any]:
+        time = f"2026-01-01T00:{number // 60:02}:{number % 60:02}Z"
+        return {"file_path": "a.py", "new_code": "def parse(): ...", "timestamp": time, "project": project}
+
+    await client.post("/v1/memories?wait=embedding", json=copy(0, "here"))
+    for project, count in (("here", 400), ("there", 200)):
+        await client.post("/v1/memories/batch", json={"memories": [copy(at, project) for at in range(1, count + 1)]})
+    await settled(client)
+    [hit] = await hits(client, mode, query="parse", projects=["here"])
+    assert (hit["copies"], hit["last_timestamp"]) == (401, "2026-01-01T00:06:40Z")
+    [hit] = await hits(client, mode, query="parse")
+    assert hit["copies"] == 601
+    [hit] = await hits(client, mode, query="parse", until="2026-01-01T00:00:10Z", projects=["here"])
+    assert hit["copies"] == 10
 
 
 STRANGE = [

@@ -5,7 +5,6 @@ import re
 import sqlite3
 import subprocess
 import sys
-from collections.abc import Callable
 from contextlib import closing
 from pathlib import Path
 
@@ -14,12 +13,17 @@ import asyncpg
 import pytest
 
 from app.errors import StartupError, UnavailableError
+from app.models import Scope
 from app.store import postgresql, sqlite
+from app.store.migrate import pending
 from app.store.postgresql import PostgresStore
 from app.store.postgresql.connections import Connections
 from app.store.sqlite import SqliteStore
-from tests.conftest import MODEL, connections, execute, new_database
+from tests.conftest import MODEL, connections, execute
 from tests.memories import NOON, new
+
+CODE_HASH = 9
+"""The migration that brings the hash of code."""
 
 
 async def opening(url: str) -> str:
@@ -228,14 +232,24 @@ def test_every_query_says_its_purpose(dialect: str) -> None:
             assert getattr(queries, name).__doc__, name
 
 
-async def test_a_text_search_uses_the_word_index(postgres_url: Callable[[int], str]) -> None:
-    url = await new_database(postgres_url(18))
-    store = PostgresStore(connections(url), MODEL)
+async def test_memories_that_were_stored_before_code_had_a_hash_have_one(tmp_path: Path) -> None:
+    path = tmp_path / "store.db"
+    old, again = new(new_code="x = 'é'"), new(new_code="x = 'é'")
+    with closing(sqlite3.connect(path)) as connection:
+        connection.execute("CREATE TABLE schema_migrations (version INTEGER PRIMARY KEY, applied_at TEXT)")
+        for migration in pending("sqlite", 0):
+            if migration.version < CODE_HASH:
+                connection.executescript(migration.sql)
+                connection.execute("INSERT INTO schema_migrations (version) VALUES (?)", (migration.version,))
+        memory = old.memory
+        connection.execute(
+            "INSERT INTO memories (project, id, file_path, new_code, timestamp, created_at) VALUES (?, ?, ?, ?, ?, ?)",
+            (memory.project, str(memory.id), "a.py", memory.new_code, "2026-05-01T12:00:00.000000Z", "2026-05-01"),
+        )
+        connection.commit()
+    store = SqliteStore(path, MODEL)
     await store.open()
-    await store.memories.add([new(new_code=f"value_{number} = {number}") for number in range(3000)], NOON)
-    connection = await asyncpg.connect(url)
-    await connection.execute("VACUUM ANALYZE memories")
-    plan = await connection.fetch("EXPLAIN SELECT id FROM memories WHERE words @@ '''1234'''::tsquery")
-    assert "memories_by_words" in "\n".join(line[0] for line in plan)
-    await connection.close()
+    await store.memories.add([again], NOON)
+    found = await store.memories.copies(Scope(), [memory.key, again.memory.key])
+    assert [found[key].count for key in (memory.key, again.memory.key)] == [2, 2]
     await store.close()

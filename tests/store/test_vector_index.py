@@ -121,21 +121,6 @@ async def test_the_index_is_used_among_many_and_only_there(store: PostgresStore,
     await store.open()
 
 
-async def test_the_plan_of_a_search_among_many_follows_the_index(store: PostgresStore, connection: Any) -> None:
-    await store.embeddings.ensure_index(MODEL)
-    await connection.execute("SET plan_cache_mode = force_custom_plan; SET enable_sort = off")
-    statement = "EXPLAIN " + vector_index.SEARCH.format(dimensions=384)
-    query = str(unit_vectors(1)[0].tolist())
-    for agent in (None, "usual"):
-        plan = await connection.fetch(
-            statement.replace("$9", f"'{query}'").replace("$10", "$9").replace("$11", "$10"),
-            *(None, None, agent, None, None, None, None, None, MODEL, 40),
-        )
-        text = "\n".join(line[0] for line in plan)
-        assert "Index Scan using embeddings_hnsw_" in text, text
-        assert "Sort" not in text, text
-
-
 @pytest.mark.parametrize(
     "scope",
     [Scope(), Scope(projects=["large"]), Scope(projects=["small"]), Scope(agent_id="rare"), Scope(path_prefix="src/1")],

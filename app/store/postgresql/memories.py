@@ -10,6 +10,7 @@ from pgvector import HalfVector
 
 from app.models import (
     MAX_WHOLE_CHARACTERS,
+    Copies,
     EmbeddingStats,
     EmbeddingStatus,
     Match,
@@ -26,7 +27,7 @@ from app.store.postgresql.connections import Connections
 from app.store.postgresql.vector_index import HnswIndex
 from app.store.postgresql.vectors import PostgresVectors
 from app.store.postgresql.words import PostgresWords, tsvector
-from app.store.protocol import Position
+from app.store.protocol import MAX_COPIES, NO_WORDS, Position
 
 GROUPS_AT_ONCE = 2
 """Groups of single writes. More are smaller each, cost more round trips, and store no more memories."""
@@ -137,9 +138,23 @@ class PostgresMemories:
         """See MemoryStore."""
         return await self._words.refresh()
 
-    async def search_vectors(self, scope: Scope, vector: Vector, model: str, limit: int) -> list[Match]:
+    async def search_vectors(
+        self, scope: Scope, vector: Vector, model: str, limit: int, words: QueryWords = NO_WORDS
+    ) -> list[Match]:
         """See MemoryStore."""
-        return await self._vectors.search(scope, vector, model, limit)
+        return await self._vectors.search(scope, vector, model, limit, words)
+
+    async def copies(self, scope: Scope, keys: Sequence[MemoryKey]) -> dict[MemoryKey, Copies]:
+        """See MemoryStore."""
+        given = {f"keys_{name}": values for name, values in key_arrays(keys).items()}
+        async with self._connections.acquire() as connection:
+            rows = self._queries.copies(connection, **asdict(scope), **given, limit=MAX_COPIES)
+            return {
+                MemoryKey(row["project"], row["id"]): Copies(
+                    row["code_hash"], row["timestamp"], row["copies"], row["last_timestamp"]
+                )
+                async for row in rows
+            }
 
     async def stats(self, projects: Sequence[str] | None, model: str) -> Stats:
         """See MemoryStore."""

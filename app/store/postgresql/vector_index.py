@@ -8,8 +8,9 @@ from typing import Any
 import structlog
 from pgvector import HalfVector
 
-from app.models import Scope, Vector, VectorIndexKind, VectorIndexState, VectorIndexStats
+from app.models import QueryWords, Scope, Vector, VectorIndexKind, VectorIndexState, VectorIndexStats
 from app.store.postgresql.connections import Connections
+from app.store.postgresql.words import excluded, required
 
 BUILD_LOCK = 0x61667465_76656374
 """Key of the advisory lock under which the index is built: "aftevect"."""
@@ -79,7 +80,9 @@ FROM embeddings AS e
 WHERE e.model = $10
   AND ($1::text[] IS NULL OR e.project = ANY ($1))
   AND (
-    num_nonnulls($2::text, $3::text, $4::text, $5::text, $6::text, $7::timestamptz, $8::timestamptz) = 0
+    num_nonnulls(
+      $2::text, $3::text, $4::text, $5::text, $6::text, $7::timestamptz, $8::timestamptz, $12::tsquery, $13::tsquery
+    ) = 0
     OR (
       SELECT
         ($2 IS NULL OR m.session_id = $2)
@@ -89,6 +92,8 @@ WHERE e.model = $10
         AND ($6 IS NULL OR m.language = $6)
         AND ($7 IS NULL OR m.timestamp >= $7)
         AND ($8 IS NULL OR m.timestamp < $8)
+        AND ($12 IS NULL OR m.words @@ $12)
+        AND ($13 IS NULL OR NOT m.words @@ $13)
       FROM memories AS m
       WHERE m.project = e.project
         AND m.id = e.memory_id
@@ -153,12 +158,16 @@ class HnswIndex:
             return VectorIndexStats(VectorIndexKind.EXACT, VectorIndexState.BUILDING, row["percent"])
         return VectorIndexStats(VectorIndexKind.EXACT, VectorIndexState.NONE)
 
-    async def search(self, connection: Any, scope: Scope, vector: Vector, model: str, depth: int) -> Sequence[Any]:
+    async def search(
+        self, connection: Any, scope: Scope, vector: Vector, model: str, depth: int, words: QueryWords
+    ) -> Sequence[Any]:
         """Rows of about the nearest vectors, about in order; fewer than `depth` if the filters hold for too few."""
         statement = SEARCH.format(dimensions=self._dimensions[model])
         async with connection.transaction(readonly=True):
             await connection.execute(TUNE, str(SEARCH_LIST), str(MAX_SCANNED))
-            rows: Sequence[Any] = await connection.fetch(statement, *astuple(scope), HalfVector(vector), model, depth)
+            rows: Sequence[Any] = await connection.fetch(
+                statement, *astuple(scope), HalfVector(vector), model, depth, required(words), excluded(words)
+            )
         return rows
 
 

@@ -6,9 +6,10 @@ from typing import Any
 
 from pgvector import HalfVector
 
-from app.models import MAX_PIECES, Match, MemoryKey, Piece, Scope, Vector
+from app.models import MAX_PIECES, Match, MemoryKey, Piece, QueryWords, Scope, Vector
 from app.store.postgresql.connections import Connections
 from app.store.postgresql.vector_index import HnswIndex
+from app.store.postgresql.words import excluded, required
 
 MORE_VECTORS = 30
 """Looked at besides three for two memories wanted: some are pieces of one memory, and the index's order is rough."""
@@ -24,38 +25,45 @@ class PostgresVectors:
         self._index = index
         self._exact_limit = exact_limit
 
-    async def search(self, scope: Scope, vector: Vector, model: str, limit: int) -> list[Match]:
+    async def search(self, scope: Scope, vector: Vector, model: str, limit: int, words: QueryWords) -> list[Match]:
         """See MemoryStore.search_vectors. A page is as full as the scope allows, whatever the index finds."""
         depth = limit + limit // 2 + MORE_VECTORS
         async with self._connections.acquire() as connection:
-            if self._index.is_ready(model) and await self._are_many(connection, scope, model):
-                matches = best_of_each(await self._index.search(connection, scope, vector, model, depth))
+            if self._index.is_ready(model) and await self._are_many(connection, scope, model, words):
+                matches = best_of_each(await self._index.search(connection, scope, vector, model, depth, words))
                 if len(matches) >= limit:
                     return matches[:limit]
-            rows = await self._search_exactly(connection, scope, vector, model, depth)
+            rows = await self._search_exactly(connection, scope, vector, model, depth, words)
             matches = best_of_each(rows)
             if len(matches) < limit and len(rows) == depth:
-                rows = await self._search_exactly(connection, scope, vector, model, limit * (MAX_PIECES + 1))
+                rows = await self._search_exactly(connection, scope, vector, model, limit * (MAX_PIECES + 1), words)
                 matches = best_of_each(rows)
             return matches[:limit]
 
-    async def _are_many(self, connection: Any, scope: Scope, model: str) -> bool:
-        """Whether the scope holds more than can be compared one by one; counts no further."""
-        if scope == Scope():
+    async def _are_many(self, connection: Any, scope: Scope, model: str, words: QueryWords) -> bool:
+        """Whether the scope holds more than can be compared one by one; counts no further.
+
+        Excluded words leave most of it, and to see to them would cost more than the count.
+        """
+        if scope == Scope() and not words.required:
             return True
         limit = self._exact_limit + 1
-        if scope == Scope(projects=scope.projects):
+        if scope == Scope(projects=scope.projects) and not words.required:
             row = await self._queries.count_vectors(connection, projects=scope.projects, model=model, limit=limit)
         else:
-            row = await self._queries.count_candidates(connection, **asdict(scope), limit=limit)
+            given = {**asdict(scope), "required": required(words), "limit": limit}
+            row = await self._queries.count_candidates(connection, **given)
         return bool(row["candidates"] == limit)
 
-    async def _search_exactly(self, connection: Any, scope: Scope, vector: Vector, model: str, depth: int) -> list[Any]:
+    async def _search_exactly(
+        self, connection: Any, scope: Scope, vector: Vector, model: str, depth: int, words: QueryWords
+    ) -> list[Any]:
         given = {"vector": HalfVector(vector), "model": model, "depth": depth}
-        if scope == Scope(projects=scope.projects):
+        if scope == Scope(projects=scope.projects) and not (words.required or words.excluded):
             rows = self._queries.search_vectors(connection, projects=scope.projects, **given)
         else:
-            rows = self._queries.search_vectors_filtered(connection, **asdict(scope), **given)
+            demands = {"required": required(words), "excluded": excluded(words)}
+            rows = self._queries.search_vectors_filtered(connection, **asdict(scope), **demands, **given)
         return [row async for row in rows]
 
 

@@ -25,8 +25,14 @@ CANDIDATES = 500
 MAX_CANDIDATES = 1000
 """Memories with a rare word that are ranked at most."""
 
+MAX_BYTES = 1024 * 1024
+"""Of packed words that are ranked at most; those of 1,000 functions take some 300 kB."""
+
 HALF_SCORE = 0.365
 """What a memory of average length scores that holds every word once, which counts as 0.5 on the scale from 0 to 1."""
+
+# The planner takes words that it does not know for common ones, and a scan that unpacks every row for cheap.
+TUNE = "SET LOCAL enable_seqscan = off; SET LOCAL enable_indexscan = off"
 
 MAX_COUNTED = 50_000
 """Memories of a project whose words are counted; of more, a part that stands for all."""
@@ -41,20 +47,22 @@ class PostgresWords:
 
     async def search(self, scope: Scope, query: QueryWords, limit: int) -> list[Match]:
         """See MemoryStore.search_words."""
-        async with self._connections.acquire() as connection:
+        async with self._connections.acquire() as connection, connection.transaction(readonly=True):
+            await connection.execute(TUNE)
             plan = plan_words(query, await self._counts(connection, scope.projects, query), CANDIDATES, MAX_CANDIDATES)
             found = self._queries.search_words(
                 connection,
                 **asdict(scope),
                 rare=_demanding(query, _any(plan.rare)),
-                together=_demanding(query, _all(plan.together)),
-                common=_demanding(query, _any([plan.common] if plan.common and len(plan.together) > 1 else [])),
+                together=_demanding(query, "" if query.required else _all(plan.together)),
+                common=_common(query, plan),
                 words=[f"'{word}'" for word in plan.words],
                 idfs=_shares(plan),
                 mean_length=plan.mean_length,
                 weights=WEIGHTS,
                 limit_rare=MAX_CANDIDATES,
                 limit_common=CANDIDATES,
+                limit_bytes=MAX_BYTES,
                 limit=2 * limit,
             )
             strengths = {MemoryKey(row["project"], row["id"]): row["strength"] async for row in found}
@@ -113,6 +121,13 @@ def _shares(plan: WordPlan) -> list[float]:
     return [idf / plan.total_idf for idf in plan.idfs]
 
 
+def _common(query: QueryWords, plan: WordPlan) -> str | None:
+    """What the query requires finds candidates by itself, and is looked for once: that may unpack many words."""
+    if query.required:
+        return _demanding(query, required(query) or "")
+    return _demanding(query, _any([plan.common] if plan.common and len(plan.together) > 1 else []))
+
+
 def _any(words: Sequence[str]) -> str:
     return " | ".join(f"'{word}'" for word in words)
 
@@ -121,13 +136,19 @@ def _all(words: Sequence[str]) -> str:
     return " & ".join(f"'{word}'" for word in words)
 
 
+def required(query: QueryWords) -> str | None:
+    """A tsquery for what a memory must hold; None where that is nothing."""
+    return " & ".join("(" + " <-> ".join(f"'{word}'" for word in phrase) + ")" for phrase in query.required) or None
+
+
+def excluded(query: QueryWords) -> str | None:
+    """A tsquery for what a memory must not hold; None where that is nothing."""
+    return _any(query.excluded) or None
+
+
 def _demanding(query: QueryWords, candidates: str) -> str | None:
     """A tsquery for candidates that hold what the query demands; None where there are no candidates."""
     if not candidates:
         return None
-    demands = [f"({candidates})"]
-    if query.match_all and query.words:
-        demands.append(_all(query.words))
-    demands += ["(" + " <-> ".join(f"'{word}'" for word in phrase) + ")" for phrase in query.phrases]
-    demands += [f"!'{word}'" for word in query.excluded]
-    return " & ".join(demands)
+    demands = [candidates, required(query), query.excluded and f"!({_any(query.excluded)})"]
+    return " & ".join(f"({demand})" for demand in demands if demand)

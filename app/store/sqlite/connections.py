@@ -14,6 +14,7 @@ import structlog
 from app.errors import AfterImageError, StartupError, UnavailableError
 from app.store import migrate
 from app.store.protocol import StoreLoad
+from app.store.sqlite.values import code_hash
 
 READERS = 4
 
@@ -179,6 +180,7 @@ class SqliteConnections:
         connection.row_factory = sqlite3.Row
         for pragma in ("foreign_keys = ON", "synchronous = FULL", "cache_size = -65536", "temp_store = MEMORY"):
             await connection.execute(f"PRAGMA {pragma}")
+        await connection.create_function("code_hash", 1, code_hash, deterministic=True)
         return connection
 
     async def _disconnect(self) -> None:

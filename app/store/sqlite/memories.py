@@ -9,6 +9,7 @@ import aiosqlite
 
 from app.models import (
     MAX_WHOLE_CHARACTERS,
+    Copies,
     EmbeddingStats,
     EmbeddingStatus,
     Match,
@@ -25,7 +26,7 @@ from app.models import (
     VectorIndexStats,
 )
 from app.store.group_commit import GroupCommit
-from app.store.protocol import Position
+from app.store.protocol import MAX_COPIES, NO_WORDS, Position
 from app.store.sqlite.connections import SqliteConnections
 from app.store.sqlite.values import (
     keys_json,
@@ -37,7 +38,7 @@ from app.store.sqlite.values import (
     vector_from,
 )
 from app.store.sqlite.vectors import VectorIndex
-from app.store.sqlite.words import search_words
+from app.store.sqlite.words import excluded, required, search_words
 
 
 class SqliteMemories:
@@ -144,14 +145,32 @@ class SqliteMemories:
         """See MemoryStore: FTS5 counts with each write."""
         return 0
 
-    async def search_vectors(self, scope: Scope, vector: Vector, model: str, limit: int) -> list[Match]:
+    async def copies(self, scope: Scope, keys: Sequence[MemoryKey]) -> dict[MemoryKey, Copies]:
+        """See MemoryStore."""
+        async with self._connections.read() as connection:
+            rows = self._queries.copies(connection, **scope_values(scope), keys=keys_json(keys), limit=MAX_COPIES)
+            return {
+                key_from(row): Copies(
+                    row["code_hash"],
+                    datetime.fromisoformat(row["timestamp"]),
+                    row["copies"],
+                    datetime.fromisoformat(row["last_timestamp"]),
+                )
+                async for row in rows
+            }
+
+    async def search_vectors(
+        self, scope: Scope, vector: Vector, model: str, limit: int, words: QueryWords = NO_WORDS
+    ) -> list[Match]:
         """See MemoryStore."""
         index = self._indexes.setdefault(model, VectorIndex())
         async with self._connections.read() as connection:
             await self._catch_up(connection, index, model)
             among = None
-            if scope != Scope(projects=scope.projects):
-                rows = self._queries.search_vectors_filtered(connection, **scope_values(scope))
+            if scope != Scope(projects=scope.projects) or words.required or words.excluded:
+                rows = self._queries.search_vectors_filtered(
+                    connection, **scope_values(scope), required=required(words), excluded=excluded(words)
+                )
                 among = [key_from(row) async for row in rows]
             while True:
                 matches = await index.search(vector, limit, scope.projects, among)

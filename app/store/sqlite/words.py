@@ -1,6 +1,7 @@
 """Text search in SQLite, whose FTS5 counts words itself and ranks by bm25."""
 
 import json
+from collections.abc import Sequence
 from typing import Any
 from uuid import UUID
 
@@ -33,11 +34,24 @@ async def search_words(
 
 def fts_query(query: QueryWords, plan: WordPlan) -> str:
     """The candidates of a plan that hold what the query demands, in FTS5's language; words hold no quotes."""
-    text = "(" + " OR ".join(f'"{word}"' for word in [*plan.rare, *([plan.common] if plan.common else [])]) + ")"
-    if query.match_all:
-        text += "".join(f' AND "{word}"' for word in query.words)
-    text += "".join(f' AND "{" ".join(phrase)}"' for phrase in query.phrases)
+    text = f"({_any([*plan.rare, *([plan.common] if plan.common else [])])})"
+    if query.required:
+        text += f" AND {required(query)}"
     return text + "".join(f' NOT "{word}"' for word in query.excluded)
+
+
+def required(query: QueryWords) -> str | None:
+    """What a memory must hold; None where that is nothing."""
+    return " AND ".join(f'"{" ".join(phrase)}"' for phrase in query.required) or None
+
+
+def excluded(query: QueryWords) -> str | None:
+    """What a memory must not hold; None where that is nothing."""
+    return _any(query.excluded) or None
+
+
+def _any(words: Sequence[str]) -> str:
+    return " OR ".join(f'"{word}"' for word in words)
 
 
 def _score(bm25: float, total_idf: float) -> float:

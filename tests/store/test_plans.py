@@ -1,0 +1,139 @@
+"""Plans of the statements that the PostgreSQL store really sends, with the settings that it sends them under."""
+
+import re
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from contextlib import asynccontextmanager
+from random import Random
+from typing import Any
+
+import numpy as np
+import pytest
+
+from app.models import Scope, Vector
+from app.store.postgresql import PostgresStore
+from app.store.postgresql.connections import Connections
+from app.tokens import query_words
+from tests.conftest import MODEL, new_database
+from tests.memories import NOON, minutes, new
+
+COUNT = 1200
+EXACT_LIMIT = 400
+
+
+class Recorded(Connections):
+    """Connections that keep what is sent over them."""
+
+    sent: list[tuple[str, tuple[Any, ...]]]
+
+    @asynccontextmanager
+    async def acquire(self) -> AsyncIterator[Any]:
+        async with super().acquire() as connection:
+            with connection.query_logger(lambda record: self.sent.append((record.query, record.args or ()))):
+                yield connection
+
+    async def plans(self, work: Awaitable[object]) -> str:
+        """The plans of all that is sent meanwhile."""
+        self.sent = []
+        await work
+        lines = []
+        async with super().acquire() as connection:
+            for query, given in self.sent:
+                if re.match(r"(BEGIN|COMMIT|SET)\b", query) or "set_config" in query:
+                    await connection.execute(query, *given)
+                elif "typeinfo" not in query:  # asyncpg's own
+                    lines += [row[0] for row in await connection.fetch(f"EXPLAIN {query}", *given)]
+        return "\n".join(lines)
+
+
+def vectors() -> Iterator[Vector]:
+    made = np.random.default_rng(1).standard_normal((COUNT, 384), dtype=np.float32)
+    yield from made / np.linalg.norm(made, axis=1, keepdims=True)
+
+
+@pytest.fixture(scope="module")
+async def connections(postgres_url: Callable[[int], str]) -> Recorded:
+    made = Recorded({"dsn": await new_database(postgres_url(18))}, 1, 4, 20, 20)
+    made.sent = []
+    return made
+
+
+@pytest.fixture(scope="module")
+async def store(connections: Recorded) -> AsyncIterator[PostgresStore]:
+    """Memories of one large project and many small ones, of words that are common and words that are rare."""
+    random = Random(0)
+    words = [f"word{number}" for number in range(3000)]
+    rows = [
+        new(
+            vector,
+            project="large" if at % 2 else f"small{at % 50}",
+            file_path=f"src/{at // 20}/a.py",
+            session_id=f"s{at // 10}",
+            timestamp=NOON + minutes(random.random()),
+            new_code=" ".join(["self return", *(["value"] if at % 3 else ["name"]), *random.sample(words, 100)]),
+        )
+        for at, vector in enumerate(vectors())
+    ]
+    opened = PostgresStore(connections, MODEL, EXACT_LIMIT)
+    await opened.open()
+    await opened.memories.add(rows, NOON)
+    await opened.memories.refresh_frequencies()
+    await opened.embeddings.ensure_index(MODEL)
+    async with connections.acquire() as connection:
+        await connection.execute("VACUUM ANALYZE")
+    yield opened
+    await opened.close()
+
+
+async def test_a_text_search_reads_the_index_of_words_in_every_branch(
+    store: PostgresStore, connections: Recorded
+) -> None:
+    unheard_of = "never was any such text among them here before now"
+    queries = (unheard_of, "word7 word8", "word7 self value", "self return value", '"self return" word7', "self -name")
+    for query in queries:
+        for scope in (Scope(), Scope(projects=["large"]), Scope(since=NOON + minutes(0.1))):
+            plan = await connections.plans(store.memories.search_words(scope, query_words(query), 10))
+            scans = re.findall(r"(\w+ ?\w*) Scan (?:using \w+ )?on memories\s", plan)
+            assert set(scans) == {"Bitmap Heap"}, plan
+            if not scope.projects:  # for a common word the index of a project may do as well
+                assert plan.count("Bitmap Index Scan on memories_by_words") == len(scans), plan
+
+
+FEW = [Scope(projects=["small4"]), Scope(session_id="s7"), Scope(file_path="src/7/a.py"), Scope(path_prefix="src/7/")]
+
+
+@pytest.mark.parametrize("scope", FEW)
+async def test_a_semantic_search_among_few_reads_their_rows_alone(
+    store: PostgresStore, connections: Recorded, scope: Scope
+) -> None:
+    for query in ("", '"self return"', "self -name"):
+        found = store.memories.search_vectors(scope, next(vectors()), MODEL, 10, query_words(query))
+        plan = await connections.plans(found)
+        assert "Seq Scan" not in plan, plan
+        assert "hnsw" not in plan, plan
+
+
+@pytest.mark.parametrize("scope", [Scope(), Scope(projects=["large"]), Scope(path_prefix="src/")])
+async def test_a_semantic_search_among_many_follows_the_index(
+    store: PostgresStore, connections: Recorded, scope: Scope
+) -> None:
+    for query in ("", '"self return"', "self -name"):
+        found = store.memories.search_vectors(scope, next(vectors()), MODEL, 10, query_words(query))
+        plan = await connections.plans(found)
+        followed = plan[plan.index("Index Scan using embeddings_hnsw_") :]
+        assert "Sort" not in followed, plan
+
+
+@pytest.mark.parametrize("scope", [Scope(file_path="src/7/a.py"), Scope(path_prefix="src/7/")])
+async def test_a_path_is_looked_up_in_its_index(store: PostgresStore, connections: Recorded, scope: Scope) -> None:
+    plan = await connections.plans(store.memories.page(scope, 100, None))
+    assert "memories_by_file" in plan, plan
+    plan = await connections.plans(store.memories.search_words(scope, query_words("self value"), 10))
+    assert "memories_by_file" in plan, plan
+
+
+async def test_copies_are_counted_in_the_index(store: PostgresStore, connections: Recorded) -> None:
+    keys = [memory.key for memory in await store.memories.page(Scope(), 20, None)]
+    for scope in (Scope(), Scope(projects=["large"])):
+        plan = await connections.plans(store.memories.copies(scope, keys))
+        assert "Index Only Scan using memories_by_code" in plan, plan
+        assert "Seq Scan" not in plan, plan
