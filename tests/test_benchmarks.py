@@ -10,7 +10,7 @@ from xml.etree import ElementTree
 import numpy as np
 import pytest
 
-from app.memories import SearchMode
+from app.search import SearchMode
 from tests.benchmarks import searches, writers
 from tests.benchmarks.plot import plot
 from tests.benchmarks.report import as_json

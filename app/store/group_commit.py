@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import TypeAlias
 
-from app.errors import InvalidInputError
+from app.errors import UnavailableError
 from app.models import MemoryKey, NewMemory
 
 MAX_ROWS = 64
@@ -33,7 +33,7 @@ class Waiting:
 class GroupCommit:
     """Stores memories that arrive one by one in groups; nobody waits for a group to fill.
 
-    Each answer comes when its memory is on the disk. A memory that the database refuses takes no other with it.
+    Each answer comes when its memory is on the disk. A memory that cannot be stored takes no other with it.
     """
 
     def __init__(self, add: Add, at_once: int) -> None:
@@ -80,14 +80,14 @@ class GroupCommit:
     async def _store(self, group: Sequence[Waiting]) -> None:
         try:
             stored = await self._add([one.row for one in group], min(one.embed_after for one in group))
-        except InvalidInputError as error:
-            if len(group) > 1:
+        except UnavailableError as error:
+            _answer(group, error)
+        except Exception as error:  # noqa: BLE001 - handed to the caller
+            if len(group) == 1:
+                _answer(group, error)
+            else:
                 for one in group:
                     await self._store([one])
-                return
-            _answer(group, error)
-        except Exception as error:  # noqa: BLE001 - handed to every caller
-            _answer(group, error)
         else:
             for one in group:
                 if not one.stored.done():

@@ -12,8 +12,8 @@ from numpy.typing import NDArray
 
 from app.embedding.worker import EmbeddingWorker, Priority
 from app.main import open_services
-from app.memories import SearchMode
 from app.models import Scope
+from app.search import SearchMode
 from app.settings import Settings
 from app.store.postgresql.connections import Connections
 from tests.benchmarks.bare_searches import Plan, Step
@@ -40,7 +40,7 @@ async def record(
                 for query in queries:
                     steps: list[Step] = []
                     token = RECORDED.set((id(asyncio.current_task()), steps))
-                    await services.memories.search(mode, query, Scope(), LIMIT, 0.0)
+                    await services.searches.search(mode, query, Scope(), LIMIT, 0.0)
                     RECORDED.reset(token)
                     plans[mode].append(Plan(steps))
     return plans

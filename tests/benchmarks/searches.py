@@ -13,7 +13,7 @@ from pgvector import HalfVector
 from pgvector.asyncpg import register_vector
 from uuid_utils.compat import uuid7
 
-from app.memories import SearchMode
+from app.search import SearchMode
 from app.settings import Settings
 from tests.benchmarks.bare_searches import SearchSide
 from tests.benchmarks.bare_writers import MANY
