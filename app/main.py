@@ -12,6 +12,7 @@ from fastapi_offline import FastAPIOffline
 from app.api import audit, exports, health, imports, keys, memories, metrics, search
 from app.api.authentication import Authentication
 from app.api.deps import Services
+from app.api.document import completed
 from app.api.limits import Kind, Limits, RequestLimits
 from app.api.metrics import RequestMetrics
 from app.api.middleware import RequestLog
@@ -79,6 +80,7 @@ def create_app(settings: Settings | None = None) -> FastAPI:
     for routes in (memories, search, exports, keys, audit, health, metrics):
         app.include_router(routes.router, max_body_size=settings.max_body_bytes)
     app.include_router(imports.router)  # counts the bytes of a file itself
+    app.openapi = completed(app.openapi)  # type: ignore[method-assign]
     return app
 
 
