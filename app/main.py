@@ -134,7 +134,9 @@ async def open_store(settings: Settings, model: str, stack: AsyncExitStack) -> S
     """
     store: Store
     if settings.backend == "sqlite":
-        store = SqliteStore(settings.sqlite_path, model)
+        store = SqliteStore(
+            settings.sqlite_path, model, settings.acquire_timeout_seconds, settings.statement_timeout_seconds
+        )
     else:
         store = PostgresStore(await _connections(settings, stack), model, settings.exact_search_limit)
     await store.open()

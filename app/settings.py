@@ -79,7 +79,7 @@ class Settings(BaseSettings):
     acquire_timeout_seconds: float = setting(
         30.0,
         "storage.postgresql.acquire_timeout_seconds",
-        "Wait for a free connection at most this long.",
+        "Wait for a free connection, or the writer of SQLite, at most this long.",
         gt=0,
         le=3600,
     )

@@ -21,10 +21,16 @@ class SqliteStore:
 
     backend = "sqlite"
 
-    def __init__(self, path: Path, model: str) -> None:
+    def __init__(
+        self,
+        path: Path,
+        model: str,
+        acquire_timeout_seconds: float = 30.0,
+        statement_timeout_seconds: float = 30.0,
+    ) -> None:
         """`model` is the embedding model whose vectors new memories get."""
         queries: Any = aiosql.from_path(QUERIES, "aiosqlite", mandatory_parameters=False)
-        self._connections = SqliteConnections(path)
+        self._connections = SqliteConnections(path, acquire_timeout_seconds, statement_timeout_seconds)
         self.memories = SqliteMemories(self._connections, queries, model)
         self.embeddings = SqliteEmbeddings(self._connections, queries)
         self.imports = SqliteImports(self._connections, queries, self.memories)
