@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 
 from app.errors import AfterImageError, InvalidInputError, LeaseLostError, SecretError, SourceError, UnavailableError
 from app.languages import language_of
+from app.logs import describe
 from app.models import (
     EmbeddingStatus,
     Finding,
@@ -86,7 +87,7 @@ class ImportRun:
         try:
             return await self._attempt()
         except LeaseLostError as error:
-            log.warning("import taken over", import_id=str(self._job.id), reason=str(error))
+            log.warning("import taken over", import_id=str(self._job.id), reason=describe(error))
             return None
         except asyncio.CancelledError:
             with suppress(AfterImageError):
@@ -106,7 +107,7 @@ class ImportRun:
             raise
         except Exception as error:
             log.exception("import failed", import_id=str(self._job.id))
-            return await self._finish(ImportState.FAILED, error=f"an error of the service: {error!r}")
+            return await self._finish(ImportState.FAILED, error=f"an error of the service: {describe(error)}")
         if notes is None:
             return await self._finish(ImportState.CANCELLED)
         return await self._finish(ImportState.COMPLETED, notes=notes or None)

@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 from typing import Annotated
 
+import structlog
 from fastapi import Depends, Request, Security
 from fastapi.security import HTTPBearer
 
@@ -40,6 +41,15 @@ async def services(request: Request) -> Services:
 
 
 Given = Annotated[Services, Depends(services)]
+
+MAX_LOGGED_PROJECTS = 20
+
+
+def log_projects(*names: str | None) -> None:
+    """Names the projects that a request is about in all that is logged from here on."""
+    if known := sorted({name for name in names if name is not None}):
+        structlog.contextvars.bind_contextvars(projects=known[:MAX_LOGGED_PROJECTS])
+
 
 BEARER = HTTPBearer(auto_error=False, description="A key of `afterimage keys create`; not needed while there is none.")
 

@@ -6,7 +6,7 @@ from uuid import UUID
 from fastapi import APIRouter, Depends, Response
 from fastapi.responses import FileResponse
 
-from app.api.deps import Admin, Given
+from app.api.deps import Admin, Given, log_projects
 from app.api.json_body import described, read_as
 from app.api.problems import responses
 from app.api.schemas import ExportIn, ExportList
@@ -31,6 +31,7 @@ async def start_export(
     Follow the export at the address in `Location` until it is `completed`, and fetch its file below `/file`. Exports
     run one after the other, and are removed with their files 24 hours after they have ended, or by `DELETE`.
     """
+    log_projects(*(body.projects or ()))
     for project in body.projects or ():
         caller.require_project(project)
     job = await given.exports.queue(caller.within(body.projects))

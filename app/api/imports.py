@@ -10,7 +10,7 @@ from fastapi.sse import EventSourceResponse, ServerSentEvent
 from pydantic import TypeAdapter
 
 from app.access import Caller
-from app.api.deps import Admin, Given
+from app.api.deps import Admin, Given, log_projects
 from app.api.json_body import parse
 from app.api.problems import responses
 from app.api.schemas import (
@@ -152,6 +152,7 @@ async def undo_import(import_id: UUID, given: Given, caller: Admin) -> Undone:
 
 
 def _options(query: ImportQuery, caller: Caller) -> ImportOptions:
+    log_projects(query.project)
     if query.project is None:  # this service's own files may hold any
         caller.require_all_projects("an import that names no project")
     else:

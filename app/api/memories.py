@@ -8,7 +8,7 @@ from fastapi import APIRouter, Depends, Query, Request, Response
 from pydantic import ValidationError
 
 from app.access import Caller
-from app.api.deps import Given, Reader, Services, Writer
+from app.api.deps import Given, Reader, Services, Writer, log_projects
 from app.api.json_body import described, json_of, parse, read_as
 from app.api.problems import responses, sentences
 from app.api.schemas import (
@@ -60,6 +60,7 @@ async def add_memory(
     It is on the disk and can be found by words when this answers; its vector usually follows within tens of
     milliseconds. With an `id` the request can be repeated: the same content answers 200, other content 409.
     """
+    log_projects(body.project)
     caller.require_project(body.project)
     added = await given.memories.add(body.draft(given.worker.dimensions), wait_for_embedding=wait is not None)
     response.headers["Location"] = f"/v1/memories/{added.memory.id}"
@@ -89,6 +90,7 @@ async def add_memories(
             drafts[index] = _draft(item, given, caller)
         except (InvalidInputError, ForbiddenError) as error:
             results[index] = BatchResult(index=index, id=None, status=AddStatus.REJECTED, error=str(error))
+    log_projects(*(draft.project for draft in drafts.values()))
     added = await given.memories.add_all(list(drafts.values())) if drafts else []
     for index, one in zip(drafts, added, strict=True):
         results[index] = BatchResult.of(index, drafts[index], one)
@@ -116,6 +118,7 @@ async def list_memories(query: Annotated[ListQuery, Query()], given: Given, call
 
     Follow `next_cursor` for more: pages neither repeat nor skip a memory while others write.
     """
+    log_projects(*(query.projects or ()))
     after = position_from(query.cursor) if query.cursor else None
     items = await given.memories.page(caller.limit(query.scope()), query.limit + 1, after)
     more = len(items) > query.limit
@@ -129,10 +132,12 @@ async def list_memories(query: Annotated[ListQuery, Query()], given: Given, call
 @router.get("/memories/{memory_id}", responses=responses(404, 409, 422))
 async def get_memory(memory_id: UUID, given: Given, caller: Reader, project: ProjectQuery = None) -> Memory:
     """One memory."""
+    log_projects(project)
     return await given.memories.get(memory_id, caller.within([project] if project else None))
 
 
 @router.delete("/memories/{memory_id}", status_code=204, responses=responses(404, 409, 422))
 async def delete_memory(memory_id: UUID, given: Given, caller: Writer, project: ProjectQuery = None) -> None:
     """Deletes a memory, its words and its vectors."""
+    log_projects(project)
     await given.memories.delete(memory_id, caller.within([project] if project else None))

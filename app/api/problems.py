@@ -146,7 +146,8 @@ async def _unexpected(request: Request, error: Exception) -> Response:
     del error  # the server logs it with its traceback
     kind = AfterImageError
     detail = "an error of the service; its log has the details under this request_id"
-    return problem(request, kind.status, kind.type, kind.title, detail)
+    headers = {"X-Request-ID": request.state.request_id}  # the middleware that sends it otherwise has ended
+    return problem(request, kind.status, kind.type, kind.title, detail, headers)
 
 
 def sentences(errors: Sequence[Any]) -> str:

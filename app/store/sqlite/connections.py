@@ -14,6 +14,7 @@ import aiosqlite
 import structlog
 
 from app.errors import AfterImageError, StartupError, UnavailableError
+from app.logs import describe
 from app.store import migrate
 from app.store.protocol import StoreLoad
 from app.store.sqlite.values import code_hash
@@ -208,7 +209,7 @@ class SqliteConnections:
             if self._writer.in_transaction:
                 await self._writer.execute("ROLLBACK")
         except (sqlite3.Error, ValueError) as error:
-            log.warning("the SQLite file is opened again", path=str(self._path), reason=str(error))
+            log.warning("the SQLite file is opened again", path=str(self._path), reason=describe(error))
             with suppress(sqlite3.Error, ValueError):
                 await self._writer.close()
             with suppress(sqlite3.Error):
