@@ -66,6 +66,7 @@ class ImportRun:
     ) -> None:
         """`copy` is the private copy of the source."""
         self._redaction = redaction
+        self._redacted = claimed.job.counts.redacted
         self._claimed = claimed
         self._lease = claimed.lease
         self._job = claimed.job
@@ -224,7 +225,10 @@ class ImportRun:
             await self._save(ImportBatch(rows=(), rejects=(reject,), last_rowid=rowid))
 
     async def _save(self, batch: ImportBatch) -> None:
-        await self._imports.save_batch(self._lease, batch, datetime.now(UTC), dry_run=self._job.dry_run)
+        counts = await self._imports.save_batch(self._lease, batch, datetime.now(UTC), dry_run=self._job.dry_run)
+        if not self._job.dry_run:
+            self._redaction.taken_out += counts.redacted - self._redacted
+            self._redacted = counts.redacted
 
     async def _validate(self, batch: ImportBatch) -> None:
         """Compares every field and every kept vector of a batch with what is stored.

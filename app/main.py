@@ -72,7 +72,8 @@ def create_app(settings: Settings | None = None) -> FastAPI:
         redoc_url=None,
     )
     app.state.max_body_bytes = settings.max_body_bytes
-    app.add_middleware(Limits, limits=_limits(settings))
+    app.state.in_flight = dict.fromkeys(Kind, 0)
+    app.add_middleware(Limits, limits=_limits(settings), in_flight=app.state.in_flight)
     app.add_middleware(Authentication)
     app.state.metrics = RequestMetrics()
     app.add_middleware(RequestLog, metrics=app.state.metrics)
@@ -119,10 +120,11 @@ async def open_services(settings: Settings, stack: AsyncExitStack) -> Services:
         worker=worker,
         memories=Memories(store.memories, worker, backfill, redaction),
         searches=Searches(store.memories, worker, weights, Fusion(settings.fusion)),
-        imports=await open_imports(settings, store, embedder.model),
+        imports=await open_imports(settings, store, embedder.model, redaction),
         exports=Exports(store, settings.spool_folder / "exports"),
         keys=open_keys(settings, store),
         audit=Audit(store.keys),
+        redaction=redaction,
     )
 
 
@@ -144,7 +146,7 @@ async def open_store(settings: Settings, model: str, stack: AsyncExitStack) -> S
     return store
 
 
-async def open_imports(settings: Settings, store: Store, model: str) -> Imports:
+async def open_imports(settings: Settings, store: Store, model: str, redaction: Redaction | None = None) -> Imports:
     """The service of imports, without the task that runs them.
 
     Raises:
@@ -158,7 +160,7 @@ async def open_imports(settings: Settings, store: Store, model: str) -> Imports:
         max_upload_bytes=settings.max_upload_bytes,
         max_queued=settings.max_queued_imports,
     )
-    service = Imports(store, model, limits, Redaction(SecretsMode(settings.secrets)))
+    service = Imports(store, model, limits, redaction or Redaction(SecretsMode(settings.secrets)))
     with _spool(settings):
         await service.open()
     return service

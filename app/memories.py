@@ -161,6 +161,7 @@ class Memories:
         for draft, row in zip(drafts, new, strict=True):
             key = row.memory.key
             if key in stored and first[key] is row:
+                self._redaction.taken_out += draft.redacted
                 answers.append(Added(AddStatus.CREATED, row.memory, redacted=draft.redacted))
             else:
                 answers.append(_compare(draft, row.memory, there.get(key) or first[key].memory))

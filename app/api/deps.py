@@ -14,6 +14,7 @@ from app.exports import Exports
 from app.imports import Imports
 from app.keys import Keys
 from app.memories import Memories
+from app.redaction import Redaction
 from app.search import Searches
 from app.settings import Settings
 from app.store.protocol import Store
@@ -32,6 +33,7 @@ class Services:
     exports: Exports
     keys: Keys
     audit: Audit
+    redaction: Redaction
 
 
 async def services(request: Request) -> Services:

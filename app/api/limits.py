@@ -46,10 +46,11 @@ class Limits:
     Routes of administrators take as long as they need.
     """
 
-    def __init__(self, app: ASGIApp, limits: RequestLimits) -> None:
+    def __init__(self, app: ASGIApp, limits: RequestLimits, in_flight: dict[Kind, int]) -> None:
+        """`in_flight` is kept up to date, for whoever wants to know."""
         self._app = app
         self._limits = limits
-        self._in_flight = dict.fromkeys(Kind, 0)
+        self._in_flight = in_flight
         self._window = RateLimitItemPerMinute(limits.per_minute) if limits.per_minute else None
         self._limiter = MovingWindowRateLimiter(MemoryStorage())
 
