@@ -80,7 +80,8 @@ def test_under_too_much_load_each_request_is_answered_or_sent_away(
         recovered = time.monotonic() - ended
         total = get(f"{address}/v1/stats")["total_entries"]
     figures = (
-        f"{backend}: writes {dict(writes.statuses)}, p50 {writes.quantile(0.5):.3f} s, p99 {writes.quantile(0.99):.3f} s; "
+        f"{backend}: writes {dict(writes.statuses)}, "
+        f"p50 {writes.quantile(0.5):.3f} s, p99 {writes.quantile(0.99):.3f} s; "
         f"searches {dict(searches.statuses)}, p50 {searches.quantile(0.5):.3f} s, p99 {searches.quantile(0.99):.3f} s; "
         f"memory {before} MiB, at most {peak} MiB; normal again after {recovered:.2f} s"
     )
