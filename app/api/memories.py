@@ -23,8 +23,8 @@ from app.api.schemas import (
     encode_cursor,
     position_from,
 )
+from app.drafts import AddStatus, Draft
 from app.errors import ForbiddenError, InvalidInputError
-from app.memories import AddStatus, Draft
 from app.models import Memory, StoredMemory
 
 router = APIRouter(prefix="/v1", tags=["memories"])
@@ -91,7 +91,7 @@ async def add_memories(
         except (InvalidInputError, ForbiddenError) as error:
             results[index] = BatchResult(index=index, id=None, status=AddStatus.REJECTED, error=str(error))
     log_projects(*(draft.project for draft in drafts.values()))
-    added = await given.memories.add_all(list(drafts.values())) if drafts else []
+    added = await given.memories.add_all(list(drafts.values()))
     for index, one in zip(drafts, added, strict=True):
         results[index] = BatchResult.of(index, drafts[index], one)
     return BatchOut(results=[results[index] for index in range(len(batch))])

@@ -24,8 +24,8 @@ from pydantic import (
 from pydantic_core import PydanticCustomError
 
 from app.access import AuditEntry, Key, KeyScope
+from app.drafts import Added, AddStatus, Draft
 from app.errors import InvalidInputError, UnavailableError
-from app.memories import Added, AddStatus, Draft
 from app.models import (
     MAX_NAME_CHARACTERS,
     MAX_PATH_CHARACTERS,
@@ -237,7 +237,8 @@ class BatchResult(BaseModel):
     def of(cls, index: int, draft: Draft, added: Added) -> Self:
         """The result of a memory that was sent as this draft."""
         memory_id = draft.id if added.status is AddStatus.REJECTED else added.memory.id
-        return cls(index=index, id=memory_id, status=added.status, error=added.error, redacted=added.redacted)
+        error = None if added.error is None else str(added.error)
+        return cls(index=index, id=memory_id, status=added.status, error=error, redacted=added.redacted)
 
 
 class BatchOut(BaseModel):
