@@ -24,6 +24,7 @@ from app.embedding.worker import EmbeddingWorker
 from app.errors import StartupError
 from app.exports import Exports
 from app.frequencies import Frequencies
+from app.idempotency import Idempotency
 from app.imports import ImportLimits, Imports
 from app.keys import Keys
 from app.memories import Memories
@@ -37,6 +38,7 @@ from app.store.postgresql import PostgresStore
 from app.store.postgresql.connections import Connections
 from app.store.protocol import Store
 from app.store.sqlite import SqliteStore
+from app.sweep import Sweep
 from app.vector_index import VectorIndexUpkeep
 
 DESCRIPTION = """
@@ -112,6 +114,9 @@ async def open_services(settings: Settings, stack: AsyncExitStack) -> Services:
     frequencies = Frequencies(store.memories)
     frequencies.start()
     stack.push_async_callback(frequencies.stop)
+    sweep = Sweep(store.idempotency)
+    sweep.start()
+    stack.push_async_callback(sweep.stop)
     redaction = Redaction(SecretsMode(settings.secrets))
     weights = Weights(fts=settings.fts_weight, semantic=settings.semantic_weight)
     return Services(
@@ -120,6 +125,7 @@ async def open_services(settings: Settings, stack: AsyncExitStack) -> Services:
         worker=worker,
         memories=Memories(store.memories, worker, backfill, redaction),
         searches=Searches(store.memories, worker, weights, Fusion(settings.fusion)),
+        idempotency=Idempotency(store, backfill, redaction),
         imports=await open_imports(settings, store, embedder.model, redaction),
         exports=Exports(store, settings.spool_folder / "exports"),
         keys=open_keys(settings, store),

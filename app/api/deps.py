@@ -11,6 +11,7 @@ from app.access import Caller, KeyScope
 from app.audit import Audit
 from app.embedding.worker import EmbeddingWorker
 from app.exports import Exports
+from app.idempotency import Idempotency
 from app.imports import Imports
 from app.keys import Keys
 from app.memories import Memories
@@ -29,6 +30,7 @@ class Services:
     worker: EmbeddingWorker
     memories: Memories
     searches: Searches
+    idempotency: Idempotency
     imports: Imports
     exports: Exports
     keys: Keys

@@ -30,6 +30,7 @@ LOST = (
     asyncpg.CannotConnectNowError,
     asyncpg.AdminShutdownError,
     asyncpg.CrashShutdownError,
+    asyncpg.IdleInTransactionSessionTimeoutError,
     asyncpg.TooManyConnectionsError,
 )
 
@@ -76,6 +77,8 @@ class Connections:
             server_settings={
                 "application_name": "afterimage",
                 "gin_pending_list_limit": "65536",
+                # A process that vanished within a transaction must not hold what others wait for.
+                "idle_in_transaction_session_timeout": str(int(self._statement_timeout_seconds * 1000)),
                 "jit": "off",
                 "plan_cache_mode": "force_custom_plan",
                 "statement_timeout": str(int(self._statement_timeout_seconds * 1000)),

@@ -9,6 +9,7 @@ import app.store
 from app.store.protocol import StoreLoad
 from app.store.sqlite.connections import SqliteConnections
 from app.store.sqlite.embeddings import SqliteEmbeddings
+from app.store.sqlite.idempotency import SqliteIdempotency
 from app.store.sqlite.imports import SqliteImports
 from app.store.sqlite.keys import SqliteKeys
 from app.store.sqlite.memories import SqliteMemories
@@ -35,6 +36,7 @@ class SqliteStore:
         self.embeddings = SqliteEmbeddings(self._connections, queries)
         self.imports = SqliteImports(self._connections, queries, self.memories)
         self.keys = SqliteKeys(self._connections, queries)
+        self.idempotency = SqliteIdempotency(self._connections, queries, self.memories)
 
     async def open(self) -> None:
         """See Store."""
