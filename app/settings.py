@@ -120,7 +120,7 @@ class Settings(BaseSettings):
     fts_weight: float = setting(
         0.2,
         "search.fts_weight",
-        "Weight of the words in a hybrid search; the two change places for an identifier.",
+        "Weight of the words in a hybrid search; greater for identifiers, code and whatever else they tell clearly.",
         ge=0,
         le=1,
     )
