@@ -5,7 +5,7 @@ import json
 import logging
 import signal
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
@@ -58,13 +58,20 @@ def main() -> None:
         parser.error(f"there is no part {', '.join(sorted(unknown))}; choose from {', '.join(known)}")
     figures: list[Figure] = []
     show_head()
-    for name, part in known.items():
-        if name not in (arguments.only or known) or (name == peers.PART and not arguments.peers):
-            continue
-        with TemporaryDirectory() as folder:
-            for figure in part(Path(folder)):
-                figures.append(figure)
-                show(figure)
+    try:
+        for name, part in known.items():
+            if name not in (arguments.only or known) or (name == peers.PART and not arguments.peers):
+                continue
+            with TemporaryDirectory() as folder:
+                for figure in part(Path(folder)):
+                    figures.append(figure)
+                    show(figure)
+    finally:
+        _keep(figures)
+
+
+def _keep(figures: Sequence[Figure]) -> None:
+    """Writes what was measured, also when the rest was not."""
     text = as_json(figures)
     (BUILD / "bench.json").write_text(text, encoding="utf-8")
     (BUILD / "bench.svg").write_text(plot(json.loads(text)["figures"]), encoding="utf-8")

@@ -11,12 +11,14 @@ WARM_UP_SECONDS = 0.3
 
 
 class Tally:
-    """Counts what is begun and finished between the end of the warm-up and the end of the measurement."""
+    """Counts what is finished after the warm-up; what is in hand when the time is over is still waited for.
+
+    The seconds last until the end of the last, so that what is slow is counted as well as what is quick.
+    """
 
     def __init__(self, seconds: float) -> None:
-        self._begin = time.perf_counter() + min(WARM_UP_SECONDS, seconds)
+        self._begin = self._last = time.perf_counter() + min(WARM_UP_SECONDS, seconds)
         self._end = self._begin + seconds
-        self._seconds = seconds
         self._finished: list[float] = []
         self._errors: Counter[str] = Counter()
 
@@ -30,13 +32,14 @@ class Tally:
         now = time.perf_counter()
         if error is not None:
             self._errors[error] += 1
-        elif self._begin <= now < self._end:
+        elif now >= self._begin:
             self._finished.append(1000 * (now - started))
+            self._last = now
 
     def tell(self) -> None:
         """Prints everything, for `sides.run_side`."""
         told: dict[str, Any] = {
-            "seconds": self._seconds,
+            "seconds": max(self._last - self._begin, 1e-9),
             "milliseconds": [round(value, 3) for value in self._finished],
             "errors": self._errors,
         }
