@@ -43,13 +43,13 @@ async def start_export(
 @router.get("", responses=responses())
 async def list_exports(given: Given, caller: Admin) -> ExportList:
     """Exports, newest first."""
-    return ExportList(items=given.exports.recent(caller.projects))
+    return ExportList(items=await given.exports.recent(caller.projects))
 
 
 @router.get("/{export_id}", responses=responses(404, 422))
 async def get_export(export_id: UUID, given: Given, caller: Admin) -> Export:
     """One export: its state, progress and counts."""
-    return given.exports.get(export_id, caller.projects)
+    return await given.exports.get(export_id, caller.projects)
 
 
 @router.get(
@@ -65,7 +65,7 @@ async def get_export(export_id: UUID, given: Given, caller: Admin) -> Export:
 )
 async def get_export_file(export_id: UUID, given: Given, caller: Admin) -> FileResponse:
     """The SQLite file, for AI-AfterImage 0.7 or 0.8, or to be imported again."""
-    path = given.exports.file(export_id, caller.projects)
+    path = await given.exports.file(export_id, caller.projects)
     await given.audit.note(caller, "export.fetch", export_id)
     return FileResponse(path, media_type=SQLITE_MEDIA_TYPE, filename="memory.db")
 

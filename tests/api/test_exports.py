@@ -5,12 +5,13 @@ import sqlite3
 from contextlib import closing
 from pathlib import Path
 from typing import Any
-from uuid import uuid4
+from uuid import UUID, uuid4
 
 import httpx
 from fastapi import FastAPI
 
 from app.exports import MAX_KEPT, Exports
+from app.models import ExportState
 
 EXPORTS = "/v1/admin/exports"
 
@@ -78,15 +79,62 @@ async def test_an_export_that_is_not_complete_has_no_file(application: FastAPI, 
 async def test_after_a_restart_complete_exports_are_there_and_interrupted_ones_have_failed(
     application: FastAPI, client: httpx.AsyncClient, tmp_path: Path
 ) -> None:
+    folder = tmp_path / "spool" / "exports"
     complete = await ended(client, await client.post(EXPORTS))
     await application.state.services.exports.stop()
-    interrupted = (await client.post(EXPORTS)).json()
-    (tmp_path / "spool" / "exports" / "half.sqlite.partial").touch()
-    restarted = Exports(application.state.services.store, tmp_path / "spool" / "exports")
+    interrupted, queued = [(await client.post(EXPORTS)).json() for _ in range(2)]
+    state = folder / f"{interrupted['id']}.json"
+    state.write_text(state.read_text().replace('"queued"', '"running"'))
+    (folder / f"{interrupted['id']}.sqlite.partial").touch()
+    restarted = Exports(application.state.services.store, folder)
     await restarted.start()
+    async with asyncio.timeout(20):
+        while not all(job.state.is_final for job in await restarted.recent(None)):
+            await asyncio.sleep(0.02)
     await restarted.stop()
-    states = {str(job.id): (job.state.value, job.error) for job in restarted.recent(None)}
-    assert states[complete["id"]] == ("completed", None)
+    states = {str(job.id): (job.state.value, job.error) for job in await restarted.recent(None)}
+    assert states[complete["id"]] == states[queued["id"]] == ("completed", None)
     assert states[interrupted["id"]][0] == "failed"
     assert "start another" in str(states[interrupted["id"]][1])
-    assert list((tmp_path / "spool" / "exports").glob("*.partial")) == []
+    assert list(folder.glob("*.partial")) == []
+
+
+async def test_any_process_that_shares_the_folder_tells_of_an_export_and_deletes_it(
+    application: FastAPI, client: httpx.AsyncClient, tmp_path: Path
+) -> None:
+    await store_memories(client)
+    other = Exports(application.state.services.store, tmp_path / "spool" / "exports")
+    await other.start()
+    job = await other.queue(None)
+    async with asyncio.timeout(20):
+        while not (await other.get(job.id, None)).state.is_final:
+            await asyncio.sleep(0.02)
+    assert len((await client.get(f"{EXPORTS}/{job.id}/file")).content) == (await other.get(job.id, None)).size_bytes
+    await other.delete(job.id, None)
+    assert (await client.get(f"{EXPORTS}/{job.id}")).status_code == 404
+    assert list((tmp_path / "spool" / "exports").iterdir()) == []
+    await other.stop()
+
+
+async def test_a_running_export_that_another_process_deletes_is_ended(
+    application: FastAPI, client: httpx.AsyncClient, tmp_path: Path
+) -> None:
+    for _ in range(3):
+        await store_memories(client, 1000)
+    other = Exports(application.state.services.store, tmp_path / "spool" / "exports")
+    job = (await client.post(EXPORTS)).json()
+    async with asyncio.timeout(20):
+        while (await other.get(UUID(job["id"]), None)).state is ExportState.QUEUED:
+            await asyncio.sleep(0)
+    await other.delete(UUID(job["id"]), None)
+    assert list((tmp_path / "spool" / "exports").iterdir()) == []
+
+
+async def test_when_the_process_that_runs_exports_ends_another_goes_on(
+    application: FastAPI, client: httpx.AsyncClient, tmp_path: Path
+) -> None:
+    other = Exports(application.state.services.store, tmp_path / "spool" / "exports")
+    await other.start()
+    await application.state.services.exports.stop()
+    assert (await ended(client, await client.post(EXPORTS)))["state"] == "completed"
+    await other.stop()
