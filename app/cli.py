@@ -1,6 +1,7 @@
 """The command line: `afterimage`, and `python -m app`."""
 
 import asyncio
+import gc
 import json
 import sys
 import time
@@ -8,28 +9,18 @@ from collections.abc import Awaitable, Callable
 from contextlib import AsyncExitStack
 from dataclasses import asdict
 from pathlib import Path
-from typing import Annotated, Any, TypeVar
+from typing import TYPE_CHECKING, Annotated, Any, Literal, TypeVar
 from uuid import UUID
 
 import typer
-import uvicorn
 
-from app import doctor, export_report
-from app.access import Key
-from app.audit import Audit
 from app.errors import AfterImageError, ConflictError
-from app.export_run import ExportRun
-from app.imports import ImportOptions
-from app.key_text import describe_key, key_asked_for
-from app.logs import configure_logs
-from app.main import create_app, open_imports, open_keys, open_services, open_store
-from app.migration_report import follow, print_report
-from app.models import ImportState
-from app.models import Scope as MemoryScope
-from app.search import SearchMode
-from app.serving import Announced, listen, settle
-from app.settings import Settings, load_settings, unknown_settings
-from app.store.protocol import Store
+
+if TYPE_CHECKING:  # each command imports what it needs: none waits for what the others need
+    from app.access import Key
+    from app.imports import ImportOptions
+    from app.settings import Settings
+    from app.store.protocol import Store
 
 T = TypeVar("T")
 
@@ -59,6 +50,12 @@ def serve(
     port: Annotated[int | None, typer.Option(help="Port to listen on.")] = None,
 ) -> None:
     """Runs the service."""
+    gc.disable()  # until all is loaded, of which nothing is garbage
+    import uvicorn
+
+    from app.main import create_app
+    from app.serving import Announced, listen
+
     settings = _settings(host=host, port=port)
     listener = listen(settings.host, settings.port)
     address = "http://{}:{}".format(*listener.getsockname()[:2])
@@ -85,14 +82,22 @@ def migrate(
     batch_size: Annotated[int | None, typer.Option(min=1, max=10_000, help="Rows per transaction.")] = None,
 ) -> None:
     """Imports an AI-AfterImage file into the configured store."""
+    from app.imports import ImportOptions
+
     settings = _settings(quiet=True)
     options = ImportOptions(project, validate=validate, dry_run=dry_run, batch_size=batch_size)
     job = asyncio.run(_migrate(settings, sqlite.expanduser().resolve(), options))
     sys.exit(0 if job else 1)
 
 
-async def _migrate(settings: Settings, path: Path, options: ImportOptions) -> bool:
+async def _migrate(settings: "Settings", path: Path, options: "ImportOptions") -> bool:
     """True if every row was taken and none differs."""
+    from app.audit import Audit
+    from app.main import open_imports, open_store
+    from app.migration_report import follow, print_report
+    from app.models import ImportState
+    from app.serving import settle
+
     async with AsyncExitStack() as stack:
         store = await open_store(settings, settings.embedding_model, stack)
         imports = await open_imports(settings, store, settings.embedding_model)
@@ -120,8 +125,12 @@ def export(
     sys.exit(1 if failed else 0)
 
 
-async def _export(settings: Settings, path: Path, projects: list[str] | None, *, overwrite: bool) -> int:
+async def _export(settings: "Settings", path: Path, projects: list[str] | None, *, overwrite: bool) -> int:
     """How many memories could not be written."""
+    from app import export_report
+    from app.export_run import ExportRun
+    from app.main import open_store
+
     if path == settings.sqlite_path.resolve():
         raise ConflictError(f"{path} is the service's own file (AFTERIMAGE_SQLITE_PATH); name another")
     began = time.monotonic()
@@ -145,10 +154,14 @@ def create_key(
     expires: Annotated[str | None, typer.Option(help="A time as 2030-01-31, or a span as 90d or 12h.")] = None,
 ) -> None:
     """Makes a key and prints it, this once; from the first one on every request needs one."""
+    from app.audit import Audit
+    from app.key_text import describe_key, key_asked_for
+    from app.main import open_keys
+
     settings = _settings(quiet=True)
     asked = key_asked_for(name, scope, projects, expires)
 
-    async def make(store: Store) -> str:
+    async def make(store: "Store") -> str:
         key, text = await open_keys(settings, store).create(asked.name, asked.scopes, asked.projects, asked.expires_at)
         details = {"name": key.name, "scopes": key.scopes, "projects": key.projects}
         await Audit(store.keys).note(None, "key.create", key.id, **details)
@@ -161,6 +174,8 @@ def create_key(
 @keys_cli.command(name="list")
 def list_keys() -> None:
     """Lists all keys, newest first, without their secrets."""
+    from app.key_text import describe_key
+
     settings = _settings(quiet=True)
     for key in _with_store(settings, lambda store: store.keys.all()):
         print(describe_key(key))
@@ -169,9 +184,13 @@ def list_keys() -> None:
 @keys_cli.command(name="revoke")
 def revoke_key(key_id: Annotated[UUID, typer.Argument(metavar="ID", help="As `list` shows it.")]) -> None:
     """Revokes a key, from the next request on."""
+    from app.audit import Audit
+    from app.key_text import describe_key
+    from app.main import open_keys
+
     settings = _settings(quiet=True)
 
-    async def revoke(store: Store) -> Key:
+    async def revoke(store: "Store") -> "Key":
         key = await open_keys(settings, store).revoke(key_id)
         await Audit(store.keys).note(None, "key.revoke", key.id, name=key.name)
         return key
@@ -179,8 +198,9 @@ def revoke_key(key_id: Annotated[UUID, typer.Argument(metavar="ID", help="As `li
     print(describe_key(_with_store(settings, revoke)))
 
 
-def _with_store(settings: Settings, work: Callable[[Store], Awaitable[T]]) -> T:
+def _with_store(settings: "Settings", work: "Callable[[Store], Awaitable[T]]") -> T:
     """Runs something on the open store."""
+    from app.main import open_store
 
     async def run() -> T:
         async with AsyncExitStack() as stack:
@@ -192,6 +212,8 @@ def _with_store(settings: Settings, work: Callable[[Store], Awaitable[T]]) -> T:
 @cli.command(name="doctor")
 def examine() -> None:
     """Checks all that the service needs, changes nothing, and says how to mend what is wrong."""
+    from app import doctor
+
     sys.exit(asyncio.run(doctor.report()))
 
 
@@ -207,20 +229,28 @@ def stats() -> None:
 @cli.command()
 def search(
     query: Annotated[str, typer.Argument(help="Plain English, identifiers or code.")],
-    mode: Annotated[SearchMode, typer.Option(help="How to search.")] = SearchMode.HYBRID,
+    mode: Annotated[Literal["fts", "semantic", "hybrid"], typer.Option(help="How to search.")] = "hybrid",
     project: Annotated[list[str] | None, typer.Option(help="Only in this project; may be repeated.")] = None,
     limit: Annotated[int | None, typer.Option(min=1, max=100, help="Hits at most.")] = None,
 ) -> None:
     """Searches the store and prints the hits, best first."""
+    from app.main import open_services
+    from app.models import Scope
+    from app.search import SearchMode
+
     settings = _settings(quiet=True)
 
     async def find() -> None:
         async with AsyncExitStack() as stack:
             services = await open_services(settings, stack)
-            if mode is not SearchMode.FTS:
+            if mode != "fts":
                 await services.worker.wait_ready()
             hits = await services.searches.search(
-                mode, query, MemoryScope(projects=project), limit or settings.max_results, settings.relevance_threshold
+                SearchMode(mode),
+                query,
+                Scope(projects=project),
+                limit or settings.max_results,
+                settings.relevance_threshold,
             )
             for hit in hits:
                 memory = hit.memory
@@ -230,8 +260,11 @@ def search(
     asyncio.run(find())
 
 
-def _settings(*, quiet: bool = False, **arguments: Any) -> Settings:
+def _settings(*, quiet: bool = False, **arguments: Any) -> "Settings":
     """The settings, with logs as they say; a command for a person logs only what is wrong."""
+    from app.logs import configure_logs
+    from app.settings import load_settings, unknown_settings
+
     settings = load_settings(**arguments)
     configure_logs("warning" if quiet else settings.log_level, settings.log_format)
     for name in unknown_settings():

@@ -5,6 +5,7 @@ from collections.abc import AsyncIterator, Iterator
 from contextlib import AsyncExitStack, asynccontextmanager, contextmanager
 from datetime import timedelta
 from importlib.metadata import version
+from typing import TYPE_CHECKING
 
 from fastapi import FastAPI
 from fastapi_offline import FastAPIOffline
@@ -33,13 +34,13 @@ from app.redaction import Redaction, SecretsMode
 from app.search import Fusion, Searches
 from app.serving import is_loopback
 from app.settings import Settings, load_settings
-from app.store.embedded import EmbeddedPostgres
-from app.store.postgresql import PostgresStore
-from app.store.postgresql.connections import Connections
 from app.store.protocol import Store
 from app.store.sqlite import SqliteStore
 from app.sweep import Sweep
 from app.vector_index import VectorIndexUpkeep
+
+if TYPE_CHECKING:
+    from app.store.postgresql.connections import Connections
 
 DESCRIPTION = """
 A memory server for coding agents: every edit is kept verbatim, and found again by words, by meaning, or by both.
@@ -146,6 +147,8 @@ async def open_store(settings: Settings, model: str, stack: AsyncExitStack) -> S
             settings.sqlite_path, model, settings.acquire_timeout_seconds, settings.statement_timeout_seconds
         )
     else:
+        from app.store.postgresql import PostgresStore  # noqa: PLC0415 - a tenth of the start, and SQLite needs none of it
+
         store = PostgresStore(await _connections(settings, stack), model, settings.exact_search_limit)
     await store.open()
     stack.push_async_callback(store.close)
@@ -196,8 +199,11 @@ def _spool(settings: Settings) -> Iterator[None]:
         ) from None
 
 
-async def _connections(settings: Settings, stack: AsyncExitStack) -> Connections:
+async def _connections(settings: Settings, stack: AsyncExitStack) -> "Connections":
     """The pool, on a URL, on the parts of one, or on the service's own server, whichever is given first."""
+    from app.store.embedded import EmbeddedPostgres  # noqa: PLC0415 - as above
+    from app.store.postgresql.connections import Connections  # noqa: PLC0415
+
     parameters = settings.connection_parameters
     if settings.runs_own_postgres:
         server = EmbeddedPostgres(settings.postgres_folder)

@@ -79,6 +79,11 @@ def test_migrate_and_stats_import_no_torch(home: Path, tmp_path: Path) -> None:
         )
 
 
+def test_the_help_loads_nothing_of_the_service() -> None:
+    check = "import sys, app.cli; sys.exit(not {'fastapi', 'numpy', 'asyncpg', 'uvicorn'}.isdisjoint(sys.modules))"
+    assert subprocess.run([sys.executable, "-c", check], check=False).returncode == 0
+
+
 def test_an_ai_afterimage_file_as_store_is_refused_with_the_command_to_run(home: Path) -> None:
     (home / ".afterimage").mkdir()
     source = write_ai_afterimage(home / ".afterimage" / "memory.db", [entry(1)])
