@@ -24,12 +24,6 @@ if TYPE_CHECKING:  # each command imports what it needs: none waits for what the
 
 T = TypeVar("T")
 
-GRACEFUL_SECONDS = 10
-"""How long open requests may still take once the service is told to stop."""
-
-KEEP_ALIVE_SECONDS = 75
-"""How long an idle connection stays open: longer than clients keep theirs, so none is closed as it is used again."""
-
 cli = typer.Typer(
     help="AfterImage: a memory server for coding agents.", no_args_is_help=True, pretty_exceptions_enable=False
 )
@@ -51,26 +45,21 @@ def serve(
 ) -> None:
     """Runs the service."""
     gc.disable()  # until all is loaded, of which nothing is garbage
-    import uvicorn
-
     from app.main import create_app
-    from app.serving import Announced, listen
+    from app.server import Server
+    from app.serving import listen
 
     settings = _settings(host=host, port=port)
     listener = listen(settings.host, settings.port)
     address = "http://{}:{}".format(*listener.getsockname()[:2])
-    config = uvicorn.Config(
-        Announced(create_app(settings), address),
-        lifespan="on",
-        log_config=None,
-        access_log=False,
-        timeout_graceful_shutdown=GRACEFUL_SECONDS,
-        timeout_keep_alive=KEEP_ALIVE_SECONDS,
-    )
-    server = uvicorn.Server(config)
-    server.run(sockets=[listener])
-    if not server.started:
-        sys.exit(1)
+
+    def started() -> None:
+        print(f"AfterImage is at {address}, its API at {address}/docs; Ctrl-C ends it", file=sys.stderr)
+
+    def failed(reason: str) -> None:
+        print(f"afterimage: {reason}", file=sys.stderr)
+
+    sys.exit(Server(create_app(settings), settings, started, failed).serve_on(listener))
 
 
 @cli.command()

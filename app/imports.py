@@ -86,11 +86,11 @@ class Imports:
         self._task = asyncio.create_task(self._serve(), name="imports")
 
     async def stop(self) -> None:
-        """Ends the running import as it stands."""
+        """Ends the running import as it stands; may be called again, also meanwhile."""
         if self._task is not None:
-            self._task.cancel()
-            with suppress(asyncio.CancelledError):
-                await self._task
+            if not self._task.cancelling():  # a second time would cut short what the first began
+                self._task.cancel()
+            await asyncio.wait([self._task])
 
     async def queue_file(self, name: str, options: ImportOptions) -> Import:
         """Takes a private copy of a file below the import folder and queues its import.

@@ -1,11 +1,11 @@
 """The composition root: reads settings, names concrete classes, opens them and closes them in reverse."""
 
 import asyncio
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Coroutine, Iterator
 from contextlib import AsyncExitStack, asynccontextmanager, contextmanager
 from datetime import timedelta
 from importlib.metadata import version
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from fastapi import FastAPI
 from fastapi_offline import FastAPIOffline
@@ -18,6 +18,7 @@ from app.api.limits import Kind, Limits, RequestLimits
 from app.api.metrics import RequestMetrics
 from app.api.middleware import RequestLog
 from app.api.problems import add_handlers
+from app.api.stopping import Stopping
 from app.audit import Audit
 from app.backfill import Backfill
 from app.embedding.embedder import open_embedder
@@ -51,8 +52,12 @@ AI-AfterImage in with `POST /v1/admin/imports`.
 
 
 def create_app(settings: Settings | None = None) -> FastAPI:
-    """The application; it opens its store and its model when it starts."""
+    """The application; it opens its store and its model when it starts.
+
+    Its `state.stopping` is to be set when the service is told to stop.
+    """
     settings = settings or load_settings()
+    stopping = asyncio.Event()
 
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
@@ -65,6 +70,7 @@ def create_app(settings: Settings | None = None) -> FastAPI:
                 await services.exports.start()
             stack.push_async_callback(services.exports.stop)
             app.state.services = services
+            await stack.enter_async_context(running(_stop_early(stopping, services)))
             yield
 
     app = FastAPIOffline(
@@ -74,10 +80,12 @@ def create_app(settings: Settings | None = None) -> FastAPI:
         lifespan=lifespan,
         redoc_url=None,
     )
+    app.state.stopping = stopping
     app.state.max_body_bytes = settings.max_body_bytes
     app.state.in_flight = dict.fromkeys(Kind, 0)
     app.add_middleware(Limits, limits=_limits(settings), in_flight=app.state.in_flight)
     app.add_middleware(Authentication)
+    app.add_middleware(Stopping, stopping=stopping)
     app.state.metrics = RequestMetrics()
     app.add_middleware(RequestLog, metrics=app.state.metrics)
     add_handlers(app)
@@ -86,6 +94,23 @@ def create_app(settings: Settings | None = None) -> FastAPI:
     app.include_router(imports.router)  # counts the bytes of a file itself
     app.openapi = completed(app.openapi)  # type: ignore[method-assign]
     return app
+
+
+@asynccontextmanager
+async def running(work: Coroutine[Any, Any, None]) -> AsyncIterator[None]:
+    """Runs something beside, and ends it."""
+    task = asyncio.create_task(work)
+    try:
+        yield
+    finally:
+        task.cancel()
+        await asyncio.wait([task])
+
+
+async def _stop_early(stopping: asyncio.Event, services: Services) -> None:
+    """While requests end no long work is begun, and the import in hand is given to another process."""
+    await stopping.wait()
+    await asyncio.gather(services.imports.stop(), services.exports.stop())
 
 
 def _limits(settings: Settings) -> RequestLimits:

@@ -1,10 +1,10 @@
-"""What surrounds the server: its listening socket, the line that says where it is, and the garbage collector."""
+"""What surrounds the server: its listening socket, the word that it has started, and the garbage collector."""
 
 import gc
 import ipaddress
 import logging
 import socket
-import sys
+from collections.abc import Callable
 
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
@@ -44,11 +44,12 @@ def settle() -> None:
 
 
 class Announced:
-    """ASGI wrapper: says where the service is once it has started, or in one line why it could not."""
+    """ASGI wrapper: tells when the application has started, or in one line why it could not."""
 
-    def __init__(self, app: ASGIApp, address: str) -> None:
+    def __init__(self, app: ASGIApp, started: Callable[[], None], failed: Callable[[str], None]) -> None:
         self._app = app
-        self._address = address
+        self._started = started
+        self._failed = failed
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Passes everything through; the traceback of a StartupError gives way to its message."""
@@ -56,14 +57,11 @@ class Announced:
         async def announce(message: Message) -> None:
             if message["type"] == "lifespan.startup.complete":
                 settle()
-                print(
-                    f"AfterImage is at {self._address}, its API at {self._address}/docs; Ctrl-C ends it",
-                    file=sys.stderr,
-                )
+                self._started()
             elif message["type"] == "lifespan.startup.failed":
                 kind, _, text = message["message"].strip().rpartition("\n")[2].partition(": ")
                 if kind == f"{StartupError.__module__}.{StartupError.__qualname__}":
-                    print(f"afterimage: {text}", file=sys.stderr)
+                    self._failed(text)
                     logging.getLogger("uvicorn.error").disabled = True
             await send(message)
 

@@ -88,6 +88,20 @@ class Settings(BaseSettings):
     )
     host: str = setting("127.0.0.1", "server.host", "Address to listen on.", min_length=1)
     port: int = setting(8000, "server.port", "Port to listen on.", ge=0, le=65535)
+    stop_delay_seconds: float = setting(
+        0.0,
+        "server.stop_delay_seconds",
+        "Told to stop, the service goes on for this long while `/readyz` says so: for a load balancer to notice.",
+        ge=0,
+        le=600,
+    )
+    stop_timeout_seconds: float = setting(
+        9.0,
+        "server.stop_timeout_seconds",
+        "After that it ends within this time, come what may; `docker stop` kills after 10 s.",
+        gt=0,
+        le=3600,
+    )
     admin_key: SecretStr | None = setting(
         None, "server.admin_key", "A key with all rights, for the first steps; from 16 characters on.", min_length=16
     )

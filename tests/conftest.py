@@ -1,5 +1,6 @@
 """Real parts for all tests: a server from the wheel for each PostgreSQL that we support, and a store of each kind."""
 
+import asyncio
 import shutil
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import ExitStack
@@ -79,6 +80,12 @@ def connections(url: str, max_size: int = 4) -> Connections:
 async def database(postgres_url: Callable[[int], str]) -> str:
     """The URL of a new database on the PostgreSQL that users get."""
     return await new_database(postgres_url(18))
+
+
+@pytest.fixture
+def database_for_processes(postgres_url: Callable[[int], str]) -> str:
+    """The same, for tests that are not asynchronous: those that run processes of their own."""
+    return asyncio.run(new_database(postgres_url(18)))
 
 
 @pytest.fixture(params=STORES)

@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 from typer.testing import CliRunner
 
-from app.cli import GRACEFUL_SECONDS, cli
+from app.cli import cli
 from app.main import create_app
 from app.settings import Settings, home
 
@@ -22,6 +22,8 @@ DOCKERFILE = (PROJECT_FOLDER / "Dockerfile").read_text()
 COMPOSE_FILE = (PROJECT_FOLDER / "docker-compose.yml").read_text()
 PYPROJECT = tomllib.loads((PROJECT_FOLDER / "pyproject.toml").read_text())
 PROJECT = PYPROJECT["project"]
+DOCKER_STOP_SECONDS = 10
+"""What `docker stop` waits for if nothing else is said."""
 SECRETS = {"AFTERIMAGE_PG_PASSWORD": "secret", "AFTERIMAGE_ADMIN_KEY": "0123456789abcdef"}
 
 
@@ -200,5 +202,7 @@ def test_postgresql_makes_the_database_and_the_role_that_the_service_uses(compos
     }
 
 
-def test_open_requests_may_end_before_docker_kills_the_service(compose: Any) -> None:
-    assert int(compose["services"]["afterimage"]["stop_grace_period"].removesuffix("s")) > GRACEFUL_SECONDS
+def test_the_service_may_end_by_itself_before_docker_kills_it(compose: Any) -> None:
+    needed = default("stop_delay_seconds") + default("stop_timeout_seconds")
+    assert needed < DOCKER_STOP_SECONDS
+    assert needed < int(compose["services"]["afterimage"]["stop_grace_period"].removesuffix("s"))

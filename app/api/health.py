@@ -9,6 +9,7 @@ from pydantic import BaseModel, Field
 from app.api.deps import Given, Reader, log_projects
 from app.api.problems import responses
 from app.api.schemas import Project
+from app.api.stopping import ToldToStop
 from app.errors import UnavailableError
 from app.models import Stats
 
@@ -31,7 +32,8 @@ class Readiness(BaseModel):
 
     ready: bool
     checks: dict[str, str] = Field(
-        description="By name: `ok`, `loading`, or what is wrong. Writes and text searches do without the model.",
+        description="By name: `ok`, `loading`, `stopping`, or what is wrong. Only semantic and hybrid searches need "
+        "the model.",
         examples=[{"postgresql": "ok", "embedding": "ok"}],
     )
 
@@ -43,8 +45,8 @@ async def livez() -> Alive:
 
 
 @router.get("/readyz", responses={503: {"model": Readiness, "description": "A part is down."}})
-async def readyz(given: Given, response: Response) -> Readiness:
-    """Whether the service can do its work; 503 names the part that fails."""
+async def readyz(given: Given, stopping: ToldToStop, response: Response) -> Readiness:
+    """Whether the service can do its work; 503 names the part that fails, or says that the service is stopping."""
     checks = {given.store.backend: OK, "embedding": OK}
     try:
         async with asyncio.timeout(PATIENCE_SECONDS):
@@ -57,7 +59,9 @@ async def readyz(given: Given, response: Response) -> Readiness:
         checks["embedding"] = given.worker.problem
     elif not given.worker.ready:
         checks["embedding"] = "loading"
-    ready = checks[given.store.backend] == OK and given.worker.problem is None
+    if stopping.is_set():
+        checks["service"] = "stopping"
+    ready = checks[given.store.backend] == OK and given.worker.problem is None and not stopping.is_set()
     if not ready:
         response.status_code = 503
     return Readiness(ready=ready, checks=checks)

@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import AsyncIterable
+from contextlib import suppress
 from typing import Annotated
 from uuid import UUID
 
@@ -21,6 +22,7 @@ from app.api.schemas import (
     ImportQuery,
     Undone,
 )
+from app.api.stopping import ToldToStop
 from app.errors import TooLargeError, UnsupportedMediaTypeError
 from app.imports import ImportOptions
 from app.models import FindingKind, Import
@@ -101,8 +103,8 @@ async def get_import(job: Existing) -> Import:
 
 
 @router.get("/{import_id}/events", responses=responses(404, 422), response_class=EventSourceResponse)
-async def follow_import(job: Existing, given: Given) -> AsyncIterable[ServerSentEvent]:
-    """The import as server-sent events, whenever it has changed, until it has ended.
+async def follow_import(job: Existing, given: Given, stopping: ToldToStop) -> AsyncIterable[ServerSentEvent]:
+    """The import as server-sent events, whenever it has changed, until it has ended or the service stops.
 
     Each event is the whole import, so that one who comes back later has missed nothing that counts.
     """
@@ -112,9 +114,10 @@ async def follow_import(job: Existing, given: Given) -> AsyncIterable[ServerSent
         if seen != sent:
             sent = seen
             yield ServerSentEvent(raw_data=AS_JSON.dump_json(job).decode(), event="import")
-        if job.state.is_final:
+        if job.state.is_final or stopping.is_set():
             return
-        await asyncio.sleep(EVENT_SECONDS)
+        with suppress(TimeoutError):
+            await asyncio.wait_for(stopping.wait(), EVENT_SECONDS)
         job = await given.imports.get(job.id, None)
 
 
