@@ -2,4 +2,5 @@
 
 from app.cli import main
 
-main()
+if __name__ == "__main__":  # not in a worker, which imports this too where it is no copy of its supervisor
+    main()

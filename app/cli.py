@@ -14,7 +14,7 @@ from uuid import UUID
 
 import typer
 
-from app.errors import AfterImageError, ConflictError
+from app.errors import AfterImageError, ConflictError, StartupError
 
 if TYPE_CHECKING:  # each command imports what it needs: none waits for what the others need
     from app.access import Key
@@ -42,6 +42,7 @@ def main() -> None:
 def serve(
     host: Annotated[str | None, typer.Option(help="Address to listen on.")] = None,
     port: Annotated[int | None, typer.Option(help="Port to listen on.")] = None,
+    workers: Annotated[int | None, typer.Option(help="Processes that serve; 1 if absent.")] = None,
 ) -> None:
     """Runs the service."""
     gc.disable()  # until all is loaded, of which nothing is garbage
@@ -49,7 +50,12 @@ def serve(
     from app.server import Server
     from app.serving import listen
 
-    settings = _settings(host=host, port=port)
+    settings = _settings(host=host, port=port, workers=workers)
+    if settings.backend == "sqlite" and settings.workers > 1:
+        raise StartupError(
+            f"SQLite is for one process, and AFTERIMAGE_WORKERS is {settings.workers}; leave that at 1, "
+            "or set AFTERIMAGE_BACKEND=postgresql"
+        )
     listener = listen(settings.host, settings.port)
     address = "http://{}:{}".format(*listener.getsockname()[:2])
 
@@ -59,6 +65,10 @@ def serve(
     def failed(reason: str) -> None:
         print(f"afterimage: {reason}", file=sys.stderr)
 
+    if settings.workers > 1:
+        from app.workers import Supervisor
+
+        sys.exit(Supervisor(settings, listener, started, failed).run())
     sys.exit(Server(create_app(settings), settings, started, failed).serve_on(listener))
 
 

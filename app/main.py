@@ -15,8 +15,9 @@ from app.api.authentication import Authentication
 from app.api.deps import Services
 from app.api.document import completed
 from app.api.limits import Kind, Limits, RequestLimits
-from app.api.metrics import RequestMetrics
+from app.api.metrics import RequestMetrics, leave_figures
 from app.api.middleware import RequestLog
+from app.api.peers import Peers
 from app.api.problems import add_handlers
 from app.api.stopping import Stopping
 from app.audit import Audit
@@ -37,6 +38,7 @@ from app.serving import is_loopback
 from app.settings import Settings, load_settings
 from app.store.protocol import Store
 from app.store.sqlite import SqliteStore
+from app.store.sqlite.alone import alone_on
 from app.sweep import Sweep
 from app.vector_index import VectorIndexUpkeep
 
@@ -51,10 +53,10 @@ AI-AfterImage in with `POST /v1/admin/imports`.
 """
 
 
-def create_app(settings: Settings | None = None) -> FastAPI:
+def create_app(settings: Settings | None = None, peers: Peers | None = None) -> FastAPI:
     """The application; it opens its store and its model when it starts.
 
-    Its `state.stopping` is to be set when the service is told to stop.
+    Its `state.stopping` is to be set when the service is told to stop. `peers` are the other processes of one service.
     """
     settings = settings or load_settings()
     stopping = asyncio.Event()
@@ -62,6 +64,8 @@ def create_app(settings: Settings | None = None) -> FastAPI:
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
         async with AsyncExitStack() as stack:
+            if settings.backend == "sqlite":
+                stack.enter_context(alone_on(settings.sqlite_path))
             services = await open_services(settings, stack)
             await _refuse_strangers(settings, services.keys)
             services.imports.start()
@@ -71,6 +75,9 @@ def create_app(settings: Settings | None = None) -> FastAPI:
             stack.push_async_callback(services.exports.stop)
             app.state.services = services
             await stack.enter_async_context(running(_stop_early(stopping, services)))
+            if peers is not None:
+                figures = leave_figures(peers, app.state.metrics, services, app.state.in_flight)
+                await stack.enter_async_context(running(figures))
             yield
 
     app = FastAPIOffline(
@@ -81,6 +88,7 @@ def create_app(settings: Settings | None = None) -> FastAPI:
         redoc_url=None,
     )
     app.state.stopping = stopping
+    app.state.peers = peers
     app.state.max_body_bytes = settings.max_body_bytes
     app.state.in_flight = dict.fromkeys(Kind, 0)
     app.add_middleware(Limits, limits=_limits(settings), in_flight=app.state.in_flight)
@@ -126,7 +134,9 @@ async def open_services(settings: Settings, stack: AsyncExitStack) -> Services:
     Raises:
         StartupError: says in one line what is wrong and how to mend it.
     """
-    embedder = open_embedder(settings.embedding_model, settings.embedding_device, settings.models_folder)
+    embedder = open_embedder(
+        settings.embedding_model, settings.embedding_device, settings.models_folder, settings.workers
+    )
     store = await open_store(settings, embedder.model, stack)
     worker = EmbeddingWorker(embedder)
     await worker.start()
@@ -240,4 +250,5 @@ async def _connections(settings: Settings, stack: AsyncExitStack) -> "Connection
         settings.max_pool_size,
         settings.acquire_timeout_seconds,
         settings.statement_timeout_seconds,
+        processes=settings.workers,
     )

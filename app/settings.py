@@ -88,6 +88,7 @@ class Settings(BaseSettings):
     )
     host: str = setting("127.0.0.1", "server.host", "Address to listen on.", min_length=1)
     port: int = setting(8000, "server.port", "Port to listen on.", ge=0, le=65535)
+    workers: int = setting(1, "server.workers", "Processes that serve; more than one on PostgreSQL only.", ge=1, le=64)
     stop_delay_seconds: float = setting(
         0.0,
         "server.stop_delay_seconds",

@@ -85,9 +85,15 @@ async def test_a_healthy_server_is_all_ok(checks: Examination, database: str) ->
     await opened(database)
     found = await checks(database_url=database)
     assert {check.verdict for check in found.values()} == {Verdict.OK}
-    assert tuple(found) == ("settings", *POSTGRESQL, "model", "folders", "disk space")
+    assert tuple(found) == ("settings", *POSTGRESQL, "pool", "model", "folders", "disk space")
     assert "PostgreSQL 18" in found["connection"].text
     assert "newest" in found["migrations"].text
+
+
+async def test_more_connections_than_the_server_gives_are_wrong(checks: Examination, database: str) -> None:
+    found = await checks(database_url=database, workers=5, max_pool_size=100)
+    assert found["pool"].verdict is Verdict.WRONG
+    assert "are 500, and the server gives 197: mend: lower one" in found["pool"].text
 
 
 async def test_a_fresh_database_is_ok_and_stays_as_it_is(checks: Examination, database: str) -> None:

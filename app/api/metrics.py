@@ -1,8 +1,10 @@
 """Metrics for Prometheus: requests as they end, and the load on each part when somebody asks."""
 
-from collections.abc import Iterator, Mapping
+import asyncio
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
+import structlog
 from fastapi import APIRouter, Request, Response
 from prometheus_client import CollectorRegistry, Counter, Histogram
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
@@ -11,6 +13,7 @@ from prometheus_client.registry import Collector
 
 from app.api.deps import Given, Reader, Services
 from app.api.limits import Kind
+from app.api.peers import Peers
 from app.api.problems import responses
 from app.models import ImportState
 
@@ -19,6 +22,11 @@ router = APIRouter(tags=["service"])
 SECONDS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60)
 
 UNMATCHED = "unmatched"
+
+LEAVE_SECONDS = 1.0
+"""How old the figures of other processes may be."""
+
+log = structlog.get_logger()
 
 
 class RequestMetrics:
@@ -45,39 +53,30 @@ class RequestMetrics:
         self._seconds.labels(method, route).observe(seconds)
 
 
-class Load(Collector):
-    """The load on each part as it is now."""
+class Figures(Collector):
+    """Metrics that were collected already."""
 
-    def __init__(
-        self,
-        services: Services,
-        pending: int,
-        failed: int,
-        imports: Mapping[ImportState, int],
-        in_flight: Mapping[Kind, int],
-    ) -> None:
-        self._services = services
-        self._in_flight = in_flight
-        self._pending = pending
-        self._failed = failed
-        self._imports = imports
+    def __init__(self, metrics: Iterable[Metric]) -> None:
+        self._metrics = metrics
 
     def collect(self) -> Iterator[Metric]:
-        """One gauge a figure."""
-        store = self._services.store.load()
-        yield gauge("connections", "Connections to the database.", store.connections)
-        yield gauge("connections_idle", "Those of them that nobody uses.", store.idle)
-        yield gauge("connections_awaited", "Who waits for one, or for the writer of SQLite.", store.waiting)
-        yield CounterMetricFamily("afterimage_connections_lent", "How often one was lent.", store.lent)
-        yield CounterMetricFamily("afterimage_connections_wait_seconds", "Waiting for them in all.", store.wait_seconds)
-        yield gauge("embedding_texts_waiting", "Texts that wait for the model here.", self._services.worker.waiting)
-        yield gauge("embedding_pending", "Memories whose vector is still to be made.", self._pending)
-        yield gauge("embedding_failed", "Memories whose vector could not be made.", self._failed)
-        imports = GaugeMetricFamily("afterimage_imports", "Imports by state.", labels=["state"])
-        for state, count in self._imports.items():
-            imports.add_metric([state], count)
-        yield imports
-        yield from bounded(self._services, self._in_flight)
+        """Each of them."""
+        yield from self._metrics
+
+
+def figures_here(counted: RequestMetrics, services: Services, in_flight: Mapping[Kind, int]) -> list[Metric]:
+    """What this process has done, and the load on it as it is now."""
+    store = services.store.load()
+    return [
+        *counted.registry.collect(),
+        gauge("connections", "Connections to the database.", store.connections),
+        gauge("connections_idle", "Those of them that nobody uses.", store.idle),
+        gauge("connections_awaited", "Who waits for one, or for the writer of SQLite.", store.waiting),
+        CounterMetricFamily("afterimage_connections_lent", "How often one was lent.", store.lent),
+        CounterMetricFamily("afterimage_connections_wait_seconds", "Waiting for them in all.", store.wait_seconds),
+        gauge("embedding_texts_waiting", "Texts that wait for the model here.", services.worker.waiting),
+        *bounded(services, in_flight),
+    ]
 
 
 def bounded(services: Services, in_flight: Mapping[Kind, int]) -> Iterator[Metric]:
@@ -97,6 +96,31 @@ def bounded(services: Services, in_flight: Mapping[Kind, int]) -> Iterator[Metri
     )
 
 
+async def figures_of_the_store(services: Services) -> list[Metric]:
+    """What is the same whichever process tells it."""
+    backlog = await services.store.embeddings.backlog(services.worker.model)
+    imports = GaugeMetricFamily("afterimage_imports", "Imports by state.", labels=["state"])
+    for state in ImportState:
+        imports.add_metric([state], await services.store.imports.count(state))
+    return [
+        gauge("embedding_pending", "Memories whose vector is still to be made.", backlog.pending),
+        gauge("embedding_failed", "Memories whose vector could not be made.", backlog.failed),
+        imports,
+    ]
+
+
+async def leave_figures(
+    peers: Peers, counted: RequestMetrics, services: Services, in_flight: Mapping[Kind, int]
+) -> None:
+    """Leaves this process's figures where its peers find them, again and again."""
+    while True:
+        try:
+            peers.leave(figures_here(counted, services, in_flight))
+        except OSError as error:  # the others go on with older ones
+            log.warning("figures could not be left for the other workers", reason=str(error))
+        await asyncio.sleep(LEAVE_SECONDS)
+
+
 def gauge(name: str, description: str, value: float) -> GaugeMetricFamily:
     """A figure without labels."""
     return GaugeMetricFamily(f"afterimage_{name}", description, value)
@@ -111,11 +135,13 @@ def gauge(name: str, description: str, value: float) -> GaugeMetricFamily:
     },
 )
 async def metrics(request: Request, given: Given, caller: Reader) -> Response:
-    """Requests, durations and the load on each part, as Prometheus reads them; counted per process."""
+    """Requests, durations and the load on each part, as Prometheus reads them.
+
+    Of several processes of one service each has its own figures, told apart by the label `worker`.
+    """
     caller.require_all_projects("the metrics")
-    backlog = await given.store.embeddings.backlog(given.worker.model)
-    imports = {state: await given.store.imports.count(state) for state in ImportState}
-    now = CollectorRegistry()
-    now.register(Load(given, backlog.pending, backlog.failed, imports, request.app.state.in_flight))
-    counted: RequestMetrics = request.app.state.metrics
-    return Response(generate_latest(counted.registry) + generate_latest(now), media_type=CONTENT_TYPE_LATEST)
+    peers: Peers | None = request.app.state.peers
+    here: Sequence[Metric] = figures_here(request.app.state.metrics, given, request.app.state.in_flight)
+    by_process = here if peers is None else peers.together(here)
+    told = Figures([*by_process, *await figures_of_the_store(given)])
+    return Response(generate_latest(told), media_type=CONTENT_TYPE_LATEST)

@@ -1,8 +1,9 @@
 """The checks of PostgreSQL: the given server, or the service's own."""
 
 import asyncio
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack
+from functools import partial
 from typing import Any
 
 import asyncpg
@@ -13,7 +14,7 @@ from app.settings import Settings
 from app.store import migrate
 from app.store.embedded import EmbeddedPostgres
 from app.store.postgresql import extension
-from app.store.postgresql.server import connect, name_of, no_tables
+from app.store.postgresql.server import connect, name_of, no_tables, too_many
 
 STARTED = "started to look and stopped again"
 
@@ -28,7 +29,8 @@ WHERE c.oid IN (to_regclass('memories'), to_regclass('embeddings'), to_regclass(
 
 async def check_postgresql(settings: Settings) -> AsyncIterator[Check]:
     """Reaches the server and looks; one of the service's own that is not running is stopped again."""
-    names = (*REACHING, *EXAMINATIONS)
+    examinations = EXAMINATIONS | {"pool": partial(_pool, settings)}
+    names = (*REACHING, *examinations)
     async with AsyncExitStack() as stack:
         try:
             if settings.runs_own_postgres:
@@ -62,7 +64,7 @@ async def check_postgresql(settings: Settings) -> AsyncIterator[Check]:
         yield Check.passed("connection", f"{where}, PostgreSQL {version.split()[0]}")
         yield Check.passed("authentication", f"as {user}")
         yield Check.passed("database", database)
-        for name, examine in EXAMINATIONS.items():
+        for name, examine in examinations.items():
             try:
                 yield Check.passed(name, await examine(connection))
             except (StartupError, asyncpg.PostgresError, asyncpg.InterfaceError, OSError) as error:
@@ -101,4 +103,10 @@ async def _permissions(connection: Any) -> str:
     return f"{user} may create, read and write tables"
 
 
-EXAMINATIONS: Mapping[str, Any] = {"extension": _extension, "migrations": _migrations, "permissions": _permissions}
+async def _pool(settings: Settings, connection: Any) -> str:
+    if problem := await too_many(connection, settings.workers, settings.max_pool_size):
+        raise StartupError(problem)
+    return f"the server has room for {settings.workers} x {settings.max_pool_size} connections"
+
+
+EXAMINATIONS: dict[str, Any] = {"extension": _extension, "migrations": _migrations, "permissions": _permissions}

@@ -45,12 +45,15 @@ class Embedder(Protocol):
         """Vectors of unit length in the order of the texts, shape (texts, dimensions)."""
 
 
-def open_embedder(model: str, device: str, models_folder: Path) -> Embedder:
-    """The embedder of a model, not loaded yet; what is made of a model is kept in the folder."""
+def open_embedder(model: str, device: str, models_folder: Path, processes: int = 1) -> Embedder:
+    """The embedder of a model, not loaded yet; what is made of a model is kept in the folder.
+
+    So many processes have one each, and share the processor.
+    """
     if model == hashing.MODEL:
         return HashingEmbedder()
     if minilm.is_named(model) and device == "cpu":
-        return OnnxEmbedder(models_folder)
+        return OnnxEmbedder(models_folder, processes)
     return SentenceTransformerEmbedder(model, device)
 
 

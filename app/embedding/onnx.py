@@ -33,9 +33,10 @@ class OnnxEmbedder:
     dimensions = minilm.DIMENSIONS
     texts_per_call = 1
 
-    def __init__(self, models_folder: Path) -> None:
-        self.parallel_calls = min(os.cpu_count() or 1, MAX_PARALLEL_CALLS)
+    def __init__(self, models_folder: Path, processes: int = 1) -> None:
+        """`processes` is how many share the processor, each with an embedder of its own."""
         self._folder = models_folder
+        self.parallel_calls = max(1, min((os.cpu_count() or 1) // processes, MAX_PARALLEL_CALLS))
         self._loaded: tuple[Tokenizer, InferenceSession] | None = None
 
     def load(self) -> None:

@@ -13,7 +13,7 @@ from pgvector.asyncpg import register_vector
 from app.errors import InvalidInputError, UnavailableError
 from app.store import migrate
 from app.store.postgresql import extension
-from app.store.postgresql.server import connect, no_tables, one_line
+from app.store.postgresql.server import connect, no_tables, one_line, too_many
 from app.store.protocol import StoreLoad
 
 MIGRATION_LOCK = 0x61667465_72696D67
@@ -47,8 +47,13 @@ class Connections:
         max_size: int,
         acquire_timeout_seconds: float,
         statement_timeout_seconds: float,
+        processes: int = 1,
     ) -> None:
-        """`parameters` are those of `asyncpg.connect`: `dsn`, or `host`, `port`, `user`, `password`, `database`."""
+        """`parameters` are those of `asyncpg.connect`: `dsn`, or `host`, `port`, `user`, `password`, `database`.
+
+        `processes` is how many have such a pool each.
+        """
+        self._processes = processes
         self._parameters = parameters
         self._sizes = {"min_size": min_size, "max_size": max_size}
         self._acquire_timeout_seconds = acquire_timeout_seconds
@@ -67,6 +72,8 @@ class Connections:
         connection = await connect(self._parameters)
         try:
             await self._prepare(connection)
+            if problem := await too_many(connection, self._processes, self._sizes["max_size"]):
+                log.warning("connections may run out", reason=problem)
         finally:
             await connection.close()
         self._pool = await asyncpg.create_pool(

@@ -10,6 +10,12 @@ from app.errors import StartupError
 
 CONNECT_SECONDS = 10
 
+ROOM = """
+SELECT
+  current_setting('max_connections')::int - current_setting('superuser_reserved_connections')::int
+  - coalesce(current_setting('reserved_connections', true)::int, 0)
+"""
+
 
 async def connect(parameters: Mapping[str, Any]) -> Any:
     """A connection; `parameters` are those of `asyncpg.connect`.
@@ -46,6 +52,18 @@ async def connect(parameters: Mapping[str, Any]) -> Any:
         ) from None
     except (asyncpg.PostgresError, asyncpg.InterfaceError, ValueError) as error:
         raise StartupError(f"no connection to PostgreSQL at {target}: {one_line(error)}", "connection") from None
+
+
+async def too_many(connection: Any, processes: int, pool_size: int) -> str | None:
+    """Says so, and how to mend it, if the pools of all processes want more connections than the server gives."""
+    room = await connection.fetchval(ROOM)
+    if processes * pool_size <= room:
+        return None
+    return (
+        f"{processes} processes (AFTERIMAGE_WORKERS) of up to {pool_size} connections (AFTERIMAGE_MAX_POOL_SIZE) are "
+        f"{processes * pool_size}, and the server gives {room}; lower one of the two, or run: "
+        f"ALTER SYSTEM SET max_connections = {processes * pool_size + 20} and restart PostgreSQL"
+    )
 
 
 def name_of(parameters: Mapping[str, Any]) -> str:
