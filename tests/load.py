@@ -20,6 +20,8 @@ class Tally:
     statuses: Counter[int] = field(default_factory=Counter)
     seconds: list[float] = field(default_factory=list)
     without_retry_after: int = 0
+    late: int = 0
+    """Refused when their time was over; they may have been stored."""
 
     def quantile(self, share: float) -> float:
         """The time within which this share of the answers came."""
@@ -45,10 +47,11 @@ async def press(address: str, path: str, body: Callable[[], dict[str, Any]], unt
     """One client: the next request as soon as there is an answer, until then (monotonic)."""
     reader, writer = await asyncio.open_connection(urlsplit(address).hostname, urlsplit(address).port)
     while (began := time.monotonic()) < until:
-        status, headers, _ = await ask(reader, writer, path, body())
+        status, headers, content = await ask(reader, writer, path, body())
         tally.statuses[status] += 1
         if status == 503:
             tally.without_retry_after += "retry-after" not in headers
+            tally.late += b"took longer" in content
             await asyncio.sleep(PAUSE_SECONDS)
         else:
             tally.seconds.append(time.monotonic() - began)

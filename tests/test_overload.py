@@ -17,7 +17,8 @@ from tests.processes import get, post, serving
 WRITERS, SEARCHERS = 64, 16
 SECONDS = effort(3, full=120)
 GROWTH_MIB = 250
-P99_SECONDS = 5.0
+TIMEOUT_SECONDS = 10
+"""What takes longer is answered 503: a bound also on a machine that does much else."""
 RECOVERY_SECONDS = 5.0
 
 
@@ -65,6 +66,7 @@ def test_under_too_much_load_each_request_is_answered_or_sent_away(
         "AFTERIMAGE_BACKEND": backend,
         "AFTERIMAGE_MAX_WRITES_IN_FLIGHT": "8",
         "AFTERIMAGE_MAX_SEARCHES_IN_FLIGHT": "4",
+        "AFTERIMAGE_REQUEST_TIMEOUT_SECONDS": str(TIMEOUT_SECONDS),
         "AFTERIMAGE_LOG_LEVEL": "warning",
     }
     if backend == "postgresql":
@@ -89,7 +91,7 @@ def test_under_too_much_load_each_request_is_answered_or_sent_away(
     assert set(writes.statuses) == {201, 503}
     assert set(searches.statuses) == {200, 503}
     assert writes.without_retry_after + searches.without_retry_after == 0
-    assert total == writes.statuses[201] + 2
-    assert max(writes.quantile(0.99), searches.quantile(0.99)) < P99_SECONDS
+    assert writes.statuses[201] + 2 <= total <= writes.statuses[201] + 2 + writes.late
+    assert max(writes.quantile(0.99), searches.quantile(0.99)) < TIMEOUT_SECONDS
     assert peak < before + GROWTH_MIB
     assert recovered < RECOVERY_SECONDS
