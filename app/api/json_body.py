@@ -2,6 +2,7 @@
 
 import json
 import re
+import traceback
 from collections.abc import Awaitable, Callable
 from typing import Any, TypeVar
 
@@ -17,7 +18,6 @@ MAX_VALUES = 2**20
 M = TypeVar("M", bound=BaseModel)
 
 _JSON = re.compile(r"application/(?:[\w.-]+\+)?json", re.ASCII)
-_STRING = re.compile(rb'"(?:[^"\\]++|\\.)*+"?', re.DOTALL)
 
 
 def read_as(model: type[M], *, optional: bool = False) -> Callable[[Request], Awaitable[M]]:
@@ -64,8 +64,17 @@ def parse(model: type[M], body: bytes) -> M:
     """The body as a model.
 
     Raises:
-        RequestValidationError: it is no JSON (RFC 8259), holds more values than are taken, or is not of this form.
+        RequestValidationError: it is no JSON (RFC 8259), may hold more values than are taken, or is not of this form.
     """
+    try:
+        return _parsed(model, body)
+    except RequestValidationError as error:
+        # The frames would hold the body as long as the garbage collector rests, and it rests long.
+        traceback.clear_frames(error.__traceback__)
+        raise error.with_traceback(None) from None
+
+
+def _parsed(model: type[M], body: bytes) -> M:
     if _values(body) > MAX_VALUES:
         raise _no_json(f"must hold at most {MAX_VALUES} values; send it in parts")
     try:
@@ -73,17 +82,23 @@ def parse(model: type[M], body: bytes) -> M:
     except ValidationError as error:
         if error.error_count() > 1 or error.errors(include_input=False)[0]["type"] != "json_invalid":
             raise _refusal(error) from None
-        return _parse_odd(model, body, error)
+    return _parsed_by_python(model, body)
 
 
-def _parse_odd(model: type[M], body: bytes, why: ValidationError) -> M:
+def _parsed_by_python(model: type[M], body: bytes) -> M:
     """What Python takes for JSON and pydantic-core does not, such as half a surrogate pair: its field is named so."""
     try:
         return model.model_validate(json.loads(body.decode("utf-8-sig")))
     except ValidationError as error:
         raise _refusal(error) from None
-    except (ValueError, RecursionError):
-        raise _refusal(why) from None
+    except UnicodeDecodeError:
+        raise _no_json("must be UTF-8") from None
+    except json.JSONDecodeError as error:
+        raise _no_json(f"{error.msg} at character {error.pos}") from None
+    except RecursionError:
+        raise _no_json("is nested too deeply") from None
+    except ValueError:
+        raise _no_json("holds a number of too many digits") from None
 
 
 def _refusal(error: ValidationError) -> RequestValidationError:
@@ -92,14 +107,17 @@ def _refusal(error: ValidationError) -> RequestValidationError:
 
 
 def _no_json(why: str) -> RequestValidationError:
-    return RequestValidationError([{"type": "json_invalid", "loc": ("body",), "msg": why, "input": {}}])
+    return RequestValidationError([{"type": "json_invalid", "loc": ("body",), "msg": why, "ctx": {"error": why}}])
 
 
 def _values(body: bytes) -> int:
-    """No fewer values than the body holds; in one that is no JSON, anything."""
+    """How many values the body may hold; 0 where they are few enough."""
     if len(body) <= MAX_VALUES or _separators(body) <= MAX_VALUES:
         return 0
-    return _separators(_STRING.sub(b"", body))
+    bare = body.replace(b"\\\\", b"").replace(b'\\"', b"")  # now a quote begins or ends a string
+    if (strings := bare.count(b'"') // 2) > 2 * MAX_VALUES:  # a value has at most a name and a text
+        return strings
+    return _separators(b"".join(bare.split(b'"')[::2]))
 
 
 def _separators(body: bytes) -> int:

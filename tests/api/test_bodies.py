@@ -1,12 +1,14 @@
 """JSON that would keep everybody waiting is refused before it is read; what is wrong is said in a few words."""
 
+import gc
 import json
 import time
+import tracemalloc
 
 import httpx
 import pytest
 
-from app.api.bodies import MAX_JSON_VALUES
+from app.api.json_body import MAX_VALUES
 from app.api.problems import SHOWN_ERRORS
 
 JSON = {"content-type": "application/json"}
@@ -46,7 +48,7 @@ async def test_a_large_body_is_refused_soon_and_shortly(client: httpx.AsyncClien
         (json.dumps(MEMORY).encode("utf-16"), "must be UTF-8"),
         (b"[" * 5000, "is nested too deeply"),
         (b"9" * 5000, "a number of too many digits"),
-        (b"[" + b"0," * MAX_JSON_VALUES + b"0]", f"at most {MAX_JSON_VALUES} values"),
+        (b"[" + b"0," * MAX_VALUES + b"0]", f"at most {MAX_VALUES} values"),
         (
             json.dumps({**MEMORY, **{f"f{number}": 1 for number in range(50)}}).encode(),
             "no other fields than file_path",
@@ -64,6 +66,22 @@ async def test_what_is_wrong_with_a_body_is_said(client: httpx.AsyncClient, raw:
     assert answer.status_code == 422
     assert said in answer.json()["detail"]
     assert len(answer.json()["errors"]) <= SHOWN_ERRORS
+
+
+async def test_a_refused_body_is_let_go(client: httpx.AsyncClient) -> None:
+    """Without the garbage collector, which the service lets rest."""
+    refused = (b"[" * LARGE_BYTES, b'{"a":"' + b"x" * LARGE_BYTES + b'"}', b'{"file_path":' + b" " * LARGE_BYTES)
+    gc.collect()
+    gc.disable()
+    tracemalloc.start()
+    try:
+        for raw in refused:
+            for _ in range(3):
+                assert (await client.post("/v1/memories", content=raw, headers=JSON)).status_code == 422
+            assert tracemalloc.get_traced_memory()[0] < LARGE_BYTES, raw[:10]
+    finally:
+        tracemalloc.stop()
+        gc.enable()
 
 
 async def test_commas_in_code_are_no_values(client: httpx.AsyncClient) -> None:
