@@ -124,7 +124,7 @@ def _shares(plan: WordPlan) -> list[float]:
 def _common(query: QueryWords, plan: WordPlan) -> str | None:
     """What the query requires finds candidates by itself, and is looked for once: that may unpack many words."""
     if query.required:
-        return _demanding(query, required(query) or "")
+        return _demanding(query, required(query))
     return _demanding(query, _any([plan.common] if plan.common and len(plan.together) > 1 else []))
 
 
@@ -146,9 +146,9 @@ def excluded(query: QueryWords) -> str | None:
     return _any(query.excluded) or None
 
 
-def _demanding(query: QueryWords, candidates: str) -> str | None:
+def _demanding(query: QueryWords, candidates: str | None) -> str | None:
     """A tsquery for candidates that hold what the query demands; None where there are no candidates."""
     if not candidates:
         return None
-    demands = [candidates, required(query), query.excluded and f"!({_any(query.excluded)})"]
+    demands = dict.fromkeys([candidates, required(query), f"!({excluded(query)})" if query.excluded else None])
     return " & ".join(f"({demand})" for demand in demands if demand)
