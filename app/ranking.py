@@ -9,7 +9,7 @@ RANK_CONSTANT = 60
 """Of reciprocal rank fusion (Cormack et al. 2009): how little the first ranks differ."""
 
 FEW = 5
-DISTINCT = (0.15, 0.3)
+DISTINCT = (0.2, 0.4)
 """By how much the fifth match by words scores less than the first, where the words begin to count more, and where they
 count as much as for an identifier. Measured on questions, docstrings, comments, error messages, names and code."""
 
