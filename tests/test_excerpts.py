@@ -1,0 +1,28 @@
+"""Excerpts around what a query asks for."""
+
+from app.excerpts import MAX_CODE_CHARACTERS, MAX_LINE_CHARACTERS, excerpt_of
+from app.tokens import query_words
+
+LONG = "".join(f"line_{number} = {number}\n" for number in range(1, 5001))
+
+
+def test_the_lines_with_most_of_the_words_are_shown() -> None:
+    code = f"{'pass' * 20}\n" * 20 + "parse()\n" + "\n" * 10 + "parse(cookie)\n"
+    excerpt = excerpt_of(code, query_words("parse cookies"))
+    assert (excerpt.first_line, excerpt.text) == (32, "parse(cookie)")
+    assert [excerpt.text[begin:end] for begin, end in excerpt.highlights] == ["parse", "cookie"]
+
+
+def test_without_any_of_the_words_the_piece_that_matched_is_shown() -> None:
+    assert excerpt_of(LONG, query_words("unheard"), 7).text.startswith("line_7 = 7\n")
+
+
+def test_a_piece_far_behind_the_beginning_is_shown_with_its_words() -> None:
+    assert len(LONG) > 2 * MAX_CODE_CHARACTERS
+    excerpt = excerpt_of(LONG, query_words("4103"), 4000)
+    assert (excerpt.first_line, excerpt.text.splitlines()[0]) == (4103, "line_4103 = 4103")
+    assert excerpt_of(LONG, query_words("unheard"), 4000).first_line == 4000
+
+
+def test_a_line_without_end_is_cut() -> None:
+    assert len(excerpt_of("x" * 100_000, query_words("y")).text) == MAX_LINE_CHARACTERS
