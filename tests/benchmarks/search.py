@@ -10,6 +10,7 @@ import hashlib
 import json
 import logging
 import math
+import shutil
 import statistics
 import time
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
@@ -163,6 +164,7 @@ async def run(sets: Sequence[LabelledSet], kept: Path, only: Callable[[str], boo
     async with AsyncExitStack() as stack:
         folder = Path(stack.enter_context(TemporaryDirectory()))
         server = EmbeddedPostgres(folder / "postgres")
+        stack.callback(shutil.rmtree, server.home, ignore_errors=True)
         url = await asyncio.to_thread(server.start)
         stack.push_async_callback(asyncio.to_thread, server.stop)
         stores: dict[str, dict[str, object]] = {

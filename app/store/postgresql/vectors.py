@@ -9,7 +9,7 @@ from pgvector import HalfVector
 from app.models import MAX_PIECES, Match, MemoryKey, Piece, QueryWords, Scope, Vector
 from app.store.postgresql.connections import Connections
 from app.store.postgresql.vector_index import HnswIndex
-from app.store.postgresql.words import excluded, required
+from app.store.postgresql.words import excluded, required, words_of_required
 
 MORE_VECTORS = 30
 """Looked at besides three for two memories wanted: some are pieces of one memory, and the index's order is rough."""
@@ -43,7 +43,7 @@ class PostgresVectors:
     async def _are_many(self, connection: Any, scope: Scope, model: str, words: QueryWords) -> bool:
         """Whether the scope holds more than can be compared one by one; counts no further.
 
-        Excluded words leave most of it, and to see to them would cost more than the count.
+        Excluded words leave most of it, and to see to them or to the order of a phrase would cost more than the count.
         """
         if scope == Scope() and not words.required:
             return True
@@ -51,7 +51,7 @@ class PostgresVectors:
         if scope == Scope(projects=scope.projects) and not words.required:
             row = await self._queries.count_vectors(connection, projects=scope.projects, model=model, limit=limit)
         else:
-            given = {**asdict(scope), "required": required(words), "limit": limit}
+            given = {**asdict(scope), "required": words_of_required(words), "limit": limit}
             row = await self._queries.count_candidates(connection, **given)
         return bool(row["candidates"] == limit)
 

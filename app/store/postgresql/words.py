@@ -141,6 +141,11 @@ def required(query: QueryWords) -> str | None:
     return " & ".join("(" + " <-> ".join(f"'{word}'" for word in phrase) + ")" for phrase in query.required) or None
 
 
+def words_of_required(query: QueryWords) -> str | None:
+    """The same in any order, which the index knows without looking at the memories."""
+    return _all([word for phrase in query.required for word in phrase]) or None
+
+
 def excluded(query: QueryWords) -> str | None:
     """A tsquery for what a memory must not hold; None where that is nothing."""
     return _any(query.excluded) or None
