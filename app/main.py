@@ -32,6 +32,7 @@ from app.search import Fusion, Searches
 from app.serving import is_loopback
 from app.settings import Settings, load_settings
 from app.store.embedded import EmbeddedPostgres
+from app.store.embedded_watch import EmbeddedWatch
 from app.store.postgresql import PostgresStore
 from app.store.postgresql.connections import Connections
 from app.store.protocol import Store
@@ -191,6 +192,9 @@ async def _connections(settings: Settings, stack: AsyncExitStack) -> Connections
         server = EmbeddedPostgres(settings.postgres_folder)
         parameters = {"dsn": await asyncio.to_thread(server.start)}
         stack.push_async_callback(asyncio.to_thread, server.stop)
+        watch = EmbeddedWatch(server)
+        watch.start()
+        stack.push_async_callback(watch.stop)
     return Connections(
         parameters,
         settings.min_pool_size,
