@@ -67,8 +67,10 @@ class PostgresMemories:
     async def add_on(self, connection: Any, new: Sequence[NewMemory], embed_after: datetime) -> set[MemoryKey]:
         """As `add`, within a transaction of the caller's. Rows go in by key, so that two batches cannot deadlock."""
         rows = sorted(new, key=lambda row: (row.memory.project, row.memory.id.int))
-        parts = (self._columns(rows[at : at + PART_ROWS], embed_after) for at in range(0, len(rows), PART_ROWS))
-        stored = await connection.fetchmany(self._queries.add_memories.sql, parts)
+        places = range(0, len(rows), PART_ROWS)
+        parts = (self._columns(rows[at : at + PART_ROWS], embed_after) for at in places)
+        patience = len(places) * self._connections.patience_seconds
+        stored = await connection.fetchmany(self._queries.add_memories.sql, parts, timeout=patience)
         return {MemoryKey(row["project"], row["id"]) for row in stored}
 
     def _columns(self, rows: Sequence[NewMemory], embed_after: datetime) -> tuple[Any, ...]:

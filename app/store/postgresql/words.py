@@ -8,6 +8,7 @@ from typing import Any
 
 from app.models import Match, MemoryKey, QueryWords, Scope, Words
 from app.store.postgresql.connections import Connections
+from app.store.postgresql.faults import transaction_on
 from app.store.word_plan import WordCounts, WordPlan, distinct_words, plan_words
 
 MAX_POSITION = 16383
@@ -47,7 +48,7 @@ class PostgresWords:
 
     async def search(self, scope: Scope, query: QueryWords, limit: int) -> list[Match]:
         """See MemoryStore.search_words."""
-        async with self._connections.acquire() as connection, connection.transaction(readonly=True):
+        async with self._connections.acquire() as connection, transaction_on(connection, readonly=True):
             await connection.execute(TUNE)
             plan = plan_words(query, await self._counts(connection, scope.projects, query), CANDIDATES, MAX_CANDIDATES)
             found = self._queries.search_words(
@@ -79,7 +80,7 @@ class PostgresWords:
 
     async def _refresh_project(self, project: str, memories: int, counted: int) -> None:
         every = -(-memories // MAX_COUNTED) or 1
-        async with self._connections.acquire() as connection, connection.transaction():
+        async with self._connections.transaction() as connection:
             claimed = self._queries.claim_frequencies(connection, project=project, memories=memories, counted=counted)
             if [row async for row in claimed]:
                 await self._queries.delete_frequencies(connection, project=project)
