@@ -5,6 +5,7 @@ from collections.abc import AsyncIterator, Iterator
 from contextlib import AsyncExitStack, asynccontextmanager, contextmanager
 from datetime import timedelta
 from importlib.metadata import version
+from typing import Any
 
 from fastapi import FastAPI
 from fastapi_offline import FastAPIOffline
@@ -35,6 +36,9 @@ from app.store.embedded import EmbeddedPostgres
 from app.store.embedded_watch import EmbeddedWatch
 from app.store.postgresql import PostgresStore
 from app.store.postgresql.connections import Connections
+from app.store.postgresql.reads import Reads
+from app.store.postgresql.server import at_address
+from app.store.postgresql.standby import Standby
 from app.store.protocol import Store
 from app.store.sqlite import SqliteStore
 from app.vector_index import VectorIndexUpkeep
@@ -135,7 +139,9 @@ async def open_store(settings: Settings, model: str, stack: AsyncExitStack) -> S
     if settings.backend == "sqlite":
         store = SqliteStore(settings.sqlite_path, model)
     else:
-        store = PostgresStore(await _connections(settings, stack), model, settings.exact_search_limit)
+        connections = await _connections(settings, stack)
+        reads = Reads(connections, _standbys(settings), settings.pg_max_lag_seconds)
+        store = PostgresStore(connections, model, settings.exact_search_limit, reads)
     await store.open()
     stack.push_async_callback(store.close)
     return store
@@ -195,6 +201,18 @@ async def _connections(settings: Settings, stack: AsyncExitStack) -> Connections
         watch = EmbeddedWatch(server)
         watch.start()
         stack.push_async_callback(watch.stop)
+    return _pool(settings, parameters)
+
+
+def _standbys(settings: Settings) -> list[Standby]:
+    found = []
+    for name, host, port in settings.pg_read_hosts or ():
+        parameters = at_address(settings.connection_parameters, host, port)
+        found.append(Standby(name, parameters, _pool(settings, parameters)))
+    return found
+
+
+def _pool(settings: Settings, parameters: dict[str, Any]) -> Connections:
     return Connections(
         parameters,
         settings.min_pool_size,

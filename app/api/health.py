@@ -31,8 +31,9 @@ class Readiness(BaseModel):
 
     ready: bool
     checks: dict[str, str] = Field(
-        description="By name: `ok`, `loading`, or what is wrong. Writes and text searches do without the model.",
-        examples=[{"postgresql": "ok", "embedding": "ok"}],
+        description="By name: `ok`, `loading`, or what is wrong. Writes and text searches do without the model, "
+        "and everything does without a standby.",
+        examples=[{"postgresql": "ok", "embedding": "ok", "standby 10.0.0.2": "ok, 0.1 s behind"}],
     )
 
 
@@ -57,6 +58,8 @@ async def readyz(given: Given, response: Response) -> Readiness:
         checks["embedding"] = given.worker.problem
     elif not given.worker.ready:
         checks["embedding"] = "loading"
+    for standby in given.store.standbys():
+        checks[f"standby {standby.name}"] = standby.problem or f"{OK}, {standby.lag_seconds:.1f} s behind"
     ready = checks[given.store.backend] == OK and given.worker.problem is None
     if not ready:
         response.status_code = 503

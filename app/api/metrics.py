@@ -1,6 +1,6 @@
 """Metrics for Prometheus: requests as they end, and the load on each part when somebody asks."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from fastapi import APIRouter, Request, Response
@@ -12,6 +12,7 @@ from prometheus_client.registry import Collector
 from app.api.deps import Given, Reader, Services
 from app.api.problems import responses
 from app.models import ImportState
+from app.store.protocol import StandbyState
 
 router = APIRouter(tags=["service"])
 
@@ -61,6 +62,7 @@ class Load(Collector):
         yield gauge("connections_awaited", "Who waits for one, or for the writer of SQLite.", store.waiting)
         yield CounterMetricFamily("afterimage_connections_lent", "How often one was lent.", store.lent)
         yield CounterMetricFamily("afterimage_connections_wait_seconds", "Waiting for them in all.", store.wait_seconds)
+        yield from standby_figures(self._services.store.standbys())
         yield gauge("embedding_texts_waiting", "Texts that wait for the model here.", self._services.worker.waiting)
         yield gauge("embedding_pending", "Memories whose vector is still to be made.", self._pending)
         yield gauge("embedding_failed", "Memories whose vector could not be made.", self._failed)
@@ -68,6 +70,19 @@ class Load(Collector):
         for state, count in self._imports.items():
             imports.add_metric([state], count)
         yield imports
+
+
+def standby_figures(standbys: Sequence[StandbyState]) -> Iterator[Metric]:
+    """Whether each standby takes reads, how many it took, and how far it is behind."""
+    used = GaugeMetricFamily("afterimage_standby_used", "1 if reads go there.", labels=["standby"])
+    lag = GaugeMetricFamily("afterimage_standby_lag_seconds", "How far it is behind.", labels=["standby"])
+    reads = CounterMetricFamily("afterimage_standby_reads", "Reads that it answered.", labels=["standby"])
+    for standby in standbys:
+        used.add_metric([standby.name], standby.problem is None)
+        reads.add_metric([standby.name], standby.reads)
+        if standby.lag_seconds is not None:
+            lag.add_metric([standby.name], standby.lag_seconds)
+    yield from (used, lag, reads)
 
 
 def gauge(name: str, description: str, value: float) -> GaugeMetricFamily:
