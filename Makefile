@@ -8,7 +8,7 @@ PIP := $(VENV)/bin/pip --disable-pip-version-check --quiet
 # Two runs started at once install one after the other.
 LOCK := $(shell command -v flock >/dev/null && echo flock .install.lock)
 
-.PHONY: help run test test-full check format bench bench-import bench-search bench-vectors bench-pieces
+.PHONY: help run test test-full check audit format bench bench-import bench-search bench-latency bench-vectors bench-pieces
 
 help: ## Lists these commands.
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "make %-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -31,6 +31,11 @@ check: ## Runs the checks: style, types, the direction of imports.
 	@$(VENV)/bin/mypy
 	@PYTHONPATH=. $(VENV)/bin/lint-imports --no-cache
 
+audit: ## Looks the installed packages up among known vulnerabilities, at pypi.org; fails if one cannot be looked up.
+	@$(LOCK) $(MAKE) -s --no-print-directory $(VENV)/test.stamp
+	@$(VENV)/bin/pip freeze --exclude-editable | sed 's/+[A-Za-z0-9.]*$$//' >$(VENV)/audit.txt
+	@$(VENV)/bin/pip-audit --strict --disable-pip --no-deps --progress-spinner off --requirement $(VENV)/audit.txt
+
 format: ## Formats the code.
 	@$(LOCK) $(MAKE) -s --no-print-directory $(VENV)/test.stamp
 	@$(VENV)/bin/ruff check --fix .
@@ -43,6 +48,10 @@ bench: ## Measures the service against its floor (ONLY=writers for a part; LARGE
 bench-search: ## Measures search quality and time on both stores (BEIR=folder adds a labelled set of that form).
 	@$(LOCK) $(MAKE) -s --no-print-directory $(VENV)/test.stamp
 	@$(VENV)/bin/python -m tests.benchmarks.search $(addprefix --beir ,$(BEIR))
+
+bench-latency: ## Measures search time over HTTP by kind of query, among 6,000 and 60,000 memories, on both stores.
+	@$(LOCK) $(MAKE) -s --no-print-directory $(VENV)/test.stamp
+	@$(VENV)/bin/python -m tests.benchmarks.latency
 
 bench-vectors: ## Measures semantic search among 60,000 memories: recall, full pages, time.
 	@$(LOCK) $(MAKE) -s --no-print-directory $(VENV)/test.stamp

@@ -47,6 +47,11 @@ class Caller:
     projects: Sequence[str] | None = None
     key_id: UUID | None = None
 
+    @property
+    def identity(self) -> str:
+        """Tells one caller from another: the id of the key, or the name where there is none."""
+        return str(self.key_id or self.name)
+
     def require(self, scope: KeyScope) -> None:
         """Raises ForbiddenError if the caller may not do what needs this scope."""
         if scope not in self.scopes and KeyScope.ADMIN not in self.scopes:

@@ -9,6 +9,7 @@ import structlog
 from app.embedding.embedder import document_text
 from app.embedding.worker import EmbeddingWorker, Priority
 from app.errors import UnavailableError
+from app.logs import describe
 from app.models import Memory
 from app.pieces import cut
 from app.store.protocol import ClaimedMemory, EmbeddingStore, PieceVector
@@ -89,7 +90,7 @@ class Backfill:
             try:
                 await self.embed(memories, Priority.WRITE)
             except Exception as error:  # noqa: BLE001 - the queue in the database still has them
-                log.warning("memories are embedded later", count=len(memories), reason=str(error))
+                log.warning("memories are embedded later", count=len(memories), reason=describe(error))
 
     async def _embed_queued(self) -> None:
         complete = False
@@ -109,7 +110,7 @@ class Backfill:
                 else:
                     await asyncio.sleep(POLL_SECONDS)
             except UnavailableError as error:
-                log.warning("the background embedding waits", reason=str(error))
+                log.warning("the background embedding waits", reason=describe(error))
                 await asyncio.sleep(error.retry_after_seconds)
             except Exception:
                 log.exception("the background embedding failed and goes on")
@@ -147,4 +148,6 @@ class Backfill:
         until = datetime.now(UTC) + FIRST_PAUSE * 4 ** (attempt - 1) if attempt < MAX_ATTEMPTS else None
         reason = f"attempt {attempt} of {MAX_ATTEMPTS}: {error}"
         await self._store.postpone(self._worker.model, [claim.memory.key], reason, until)
-        log.warning("a memory could not be embedded", memory_id=str(claim.memory.id), reason=reason)
+        log.warning(
+            "a memory could not be embedded", memory_id=str(claim.memory.id), attempt=attempt, reason=describe(error)
+        )

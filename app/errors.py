@@ -89,6 +89,40 @@ class ConflictError(AfterImageError):
     title = "Conflict"
 
 
+class MalformedKeyError(AfterImageError):
+    """The `Idempotency-Key` of a request is none."""
+
+    status = 400
+    type = "idempotency-key-malformed"
+    title = "Malformed Idempotency-Key"
+
+
+class KeyReusedError(AfterImageError):
+    """The `Idempotency-Key` belongs to another request."""
+
+    status = 422
+    type = "idempotency-key-reused"
+    title = "Idempotency-Key is already used"
+
+
+class OutstandingError(AfterImageError):
+    """The first request with this `Idempotency-Key` is still running."""
+
+    status = 409
+    type = "idempotency-key-outstanding"
+    title = "A request is outstanding for this Idempotency-Key"
+
+    def __init__(self, key: str) -> None:
+        super().__init__(
+            f"the first request with the Idempotency-Key {key!r} is still running; send this one again later"
+        )
+
+    @property
+    def headers(self) -> dict[str, str]:
+        """Tells the client when to come back."""
+        return {"Retry-After": "1"}
+
+
 class TooLargeError(AfterImageError):
     """The body is larger than the service takes."""
 

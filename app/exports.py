@@ -14,6 +14,7 @@ from uuid_utils.compat import uuid7
 
 from app.errors import AfterImageError, ConflictError, NotFoundError
 from app.export_run import ExportRun
+from app.logs import describe
 from app.models import Export, ExportCounts, ExportState, Progress
 from app.store.protocol import Store
 
@@ -184,7 +185,7 @@ class Exports:
         try:
             await asyncio.to_thread(self._write, job)
         except OSError as error:  # on a full disk, say; until a restart the export can be followed nevertheless
-            log.warning("the state of an export could not be kept", export_id=str(job.id), reason=str(error))
+            log.warning("the state of an export could not be kept", export_id=str(job.id), reason=describe(error))
 
     def _path(self, export_id: UUID) -> Path:
         return self._folder / f"{export_id}.sqlite"

@@ -5,6 +5,7 @@ import time
 
 import structlog
 
+from app.logs import describe
 from app.store.protocol import MemoryStore
 
 PAUSE_SECONDS = 2.0
@@ -42,6 +43,6 @@ class Frequencies:
             try:
                 await self._store.refresh_frequencies()
             except Exception as error:  # noqa: BLE001 - searches do with older counts, and the next look tries again
-                log.warning("words are counted later", reason=str(error))
+                log.warning("words are counted later", reason=describe(error))
             spent = time.monotonic() - started
             await asyncio.sleep(max(self._pause_seconds, min(spent / SHARE, MAX_PAUSE_SECONDS)))

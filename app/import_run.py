@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 
 from app.errors import AfterImageError, InvalidInputError, LeaseLostError, SecretError, SourceError, UnavailableError
 from app.languages import language_of
+from app.logs import describe
 from app.models import (
     EmbeddingStatus,
     Finding,
@@ -65,6 +66,7 @@ class ImportRun:
     ) -> None:
         """`copy` is the private copy of the source."""
         self._redaction = redaction
+        self._redacted = claimed.job.counts.redacted
         self._claimed = claimed
         self._lease = claimed.lease
         self._job = claimed.job
@@ -86,7 +88,7 @@ class ImportRun:
         try:
             return await self._attempt()
         except LeaseLostError as error:
-            log.warning("import taken over", import_id=str(self._job.id), reason=str(error))
+            log.warning("import taken over", import_id=str(self._job.id), reason=describe(error))
             return None
         except asyncio.CancelledError:
             with suppress(AfterImageError):
@@ -106,7 +108,7 @@ class ImportRun:
             raise
         except Exception as error:
             log.exception("import failed", import_id=str(self._job.id))
-            return await self._finish(ImportState.FAILED, error=f"an error of the service: {error!r}")
+            return await self._finish(ImportState.FAILED, error=f"an error of the service: {describe(error)}")
         if notes is None:
             return await self._finish(ImportState.CANCELLED)
         return await self._finish(ImportState.COMPLETED, notes=notes or None)
@@ -223,7 +225,10 @@ class ImportRun:
             await self._save(ImportBatch(rows=(), rejects=(reject,), last_rowid=rowid))
 
     async def _save(self, batch: ImportBatch) -> None:
-        await self._imports.save_batch(self._lease, batch, datetime.now(UTC), dry_run=self._job.dry_run)
+        counts = await self._imports.save_batch(self._lease, batch, datetime.now(UTC), dry_run=self._job.dry_run)
+        if not self._job.dry_run:
+            self._redaction.taken_out += counts.redacted - self._redacted
+            self._redacted = counts.redacted
 
     async def _validate(self, batch: ImportBatch) -> None:
         """Compares every field and every kept vector of a batch with what is stored.

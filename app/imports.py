@@ -16,6 +16,7 @@ from uuid_utils.compat import uuid7
 
 from app.errors import ConflictError, NotFoundError, TooLargeError, UnavailableError
 from app.import_run import ImportRun
+from app.logs import describe
 from app.models import Finding, FindingKind, Import, ImportState, NewImport
 from app.redaction import Redaction
 from app.sources import check_complete, find_below, format_of, snapshot
@@ -325,7 +326,7 @@ class Imports:
                     await self.run(claimed)
                     continue
             except UnavailableError as error:
-                log.warning("imports wait", reason=str(error))
+                log.warning("imports wait", reason=describe(error))
             except Exception:
                 log.exception("an import failed and is tried again when its lease has run out")
             with suppress(TimeoutError):

@@ -2,9 +2,56 @@
 
 import logging
 import sys
-from typing import Literal
+import traceback
+from collections.abc import Iterator
+from typing import Any, Literal
 
 import structlog
+
+from app.errors import AfterImageError, InvalidInputError
+
+TELLING = (OSError, AttributeError, TypeError, NameError, ImportError, NotImplementedError, AfterImageError)
+"""Errors whose message tells of the program; that of any other may hold what somebody has sent."""
+
+KEPT_DETAILS = ("sqlstate", "table_name", "column_name", "constraint_name", "sqlite_errorname")
+
+
+def describe(error: BaseException) -> str:
+    """An error in one line that holds nothing of what is stored or searched, unlike its own message."""
+    name = f"{type(error).__module__}.{type(error).__qualname__}".removeprefix("builtins.")
+    if isinstance(error, TELLING) and not isinstance(error, InvalidInputError | UnicodeError):
+        return f"{name}: {' '.join(str(error).split())}"
+    details = [f"{key}={value}" for key in KEPT_DETAILS if (value := getattr(error, key, None))]
+    return " ".join([name, *details])
+
+
+def _causes(error: BaseException | None) -> Iterator[BaseException]:
+    """The error, and what led to it."""
+    seen: list[BaseException] = []
+    while error is not None and error not in seen:
+        seen.append(error)
+        yield error
+        error = error.__cause__ or (None if error.__suppress_context__ else error.__context__)
+
+
+def _trace(_: Any, __: str, event: structlog.typing.EventDict) -> structlog.typing.EventDict:
+    """Where an error happened, without its message and without the values of variables."""
+    found = event.pop("exc_info", None)
+    error = found[1] if isinstance(found, tuple) else sys.exc_info()[1] if found is True else found
+    if isinstance(error, BaseException):
+        parts = []
+        for cause in _causes(error):
+            frames = "".join(traceback.format_tb(cause.__traceback__))
+            parts.append(f"Traceback (most recent call last):\n{frames}{describe(cause)}")
+        event["exception"] = "\n\ncaused by\n\n".join(parts)
+    return event
+
+
+def _first_line(_: Any, __: str, event: structlog.typing.EventDict) -> structlog.typing.EventDict:
+    """Libraries write the error itself, or a task that holds it, below their first line."""
+    if event.get("_from_structlog") is False:
+        event["event"] = str(event["event"]).partition("\n")[0]
+    return event
 
 
 def configure_logs(level: str, form: Literal["auto", "json", "console"]) -> None:
@@ -16,11 +63,15 @@ def configure_logs(level: str, form: Literal["auto", "json", "console"]) -> None
         structlog.stdlib.add_logger_name,
         structlog.processors.TimeStamper(fmt="iso", utc=True),
     ]
-    last: list[structlog.typing.Processor] = [structlog.stdlib.ProcessorFormatter.remove_processors_meta]
+    last: list[structlog.typing.Processor] = [
+        _first_line,
+        _trace,
+        structlog.stdlib.ProcessorFormatter.remove_processors_meta,
+    ]
     if for_person:
         last.append(structlog.dev.ConsoleRenderer(colors=sys.stderr.isatty()))
     else:
-        last += [structlog.processors.format_exc_info, structlog.processors.JSONRenderer()]
+        last.append(structlog.processors.JSONRenderer())
     structlog.configure(
         processors=[*shared, structlog.stdlib.ProcessorFormatter.wrap_for_formatter],
         logger_factory=structlog.stdlib.LoggerFactory(),
@@ -34,3 +85,9 @@ def configure_logs(level: str, form: Literal["auto", "json", "console"]) -> None
     logging.getLogger("app").setLevel(level.upper())
     logging.getLogger("uvicorn").setLevel(logging.WARNING)
     logging.getLogger("asyncpg.pool").setLevel(logging.ERROR)  # a traceback a second while the server is down
+    logging.getLogger("uvicorn.error").addFilter(_is_news)
+
+
+def _is_news(record: logging.LogRecord) -> bool:
+    """False for what the log has already, with the id of the request."""
+    return not str(record.msg).startswith("Exception in ASGI application")

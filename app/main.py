@@ -13,6 +13,7 @@ from fastapi_offline import FastAPIOffline
 from app.api import audit, exports, health, imports, keys, memories, metrics, search
 from app.api.authentication import Authentication
 from app.api.deps import Services
+from app.api.document import completed
 from app.api.limits import Kind, Limits, RequestLimits
 from app.api.metrics import RequestMetrics
 from app.api.middleware import RequestLog
@@ -24,6 +25,7 @@ from app.embedding.worker import EmbeddingWorker
 from app.errors import StartupError
 from app.exports import Exports
 from app.frequencies import Frequencies
+from app.idempotency import Idempotency
 from app.imports import ImportLimits, Imports
 from app.keys import Keys
 from app.memories import Memories
@@ -41,6 +43,7 @@ from app.store.postgresql.server import at_address
 from app.store.postgresql.standby import Standby
 from app.store.protocol import Store
 from app.store.sqlite import SqliteStore
+from app.sweep import Sweep
 from app.vector_index import VectorIndexUpkeep
 
 DESCRIPTION = """
@@ -76,7 +79,8 @@ def create_app(settings: Settings | None = None) -> FastAPI:
         redoc_url=None,
     )
     app.state.max_body_bytes = settings.max_body_bytes
-    app.add_middleware(Limits, limits=_limits(settings))
+    app.state.in_flight = dict.fromkeys(Kind, 0)
+    app.add_middleware(Limits, limits=_limits(settings), in_flight=app.state.in_flight)
     app.add_middleware(Authentication)
     app.state.metrics = RequestMetrics()
     app.add_middleware(RequestLog, metrics=app.state.metrics)
@@ -84,6 +88,7 @@ def create_app(settings: Settings | None = None) -> FastAPI:
     for routes in (memories, search, exports, keys, audit, health, metrics):
         app.include_router(routes.router, max_body_size=settings.max_body_bytes)
     app.include_router(imports.router)  # counts the bytes of a file itself
+    app.openapi = completed(app.openapi)  # type: ignore[method-assign]
     return app
 
 
@@ -114,6 +119,9 @@ async def open_services(settings: Settings, stack: AsyncExitStack) -> Services:
     frequencies = Frequencies(store.memories)
     frequencies.start()
     stack.push_async_callback(frequencies.stop)
+    sweep = Sweep(store.idempotency)
+    sweep.start()
+    stack.push_async_callback(sweep.stop)
     redaction = Redaction(SecretsMode(settings.secrets))
     weights = Weights(fts=settings.fts_weight, semantic=settings.semantic_weight)
     return Services(
@@ -122,10 +130,12 @@ async def open_services(settings: Settings, stack: AsyncExitStack) -> Services:
         worker=worker,
         memories=Memories(store.memories, worker, backfill, redaction),
         searches=Searches(store.memories, worker, weights, Fusion(settings.fusion)),
-        imports=await open_imports(settings, store, embedder.model),
+        idempotency=Idempotency(store, backfill, redaction),
+        imports=await open_imports(settings, store, embedder.model, redaction),
         exports=Exports(store, settings.spool_folder / "exports"),
         keys=open_keys(settings, store),
         audit=Audit(store.keys),
+        redaction=redaction,
     )
 
 
@@ -137,7 +147,9 @@ async def open_store(settings: Settings, model: str, stack: AsyncExitStack) -> S
     """
     store: Store
     if settings.backend == "sqlite":
-        store = SqliteStore(settings.sqlite_path, model)
+        store = SqliteStore(
+            settings.sqlite_path, model, settings.acquire_timeout_seconds, settings.statement_timeout_seconds
+        )
     else:
         connections = await _connections(settings, stack)
         reads = Reads(connections, _standbys(settings), settings.pg_max_lag_seconds)
@@ -147,7 +159,7 @@ async def open_store(settings: Settings, model: str, stack: AsyncExitStack) -> S
     return store
 
 
-async def open_imports(settings: Settings, store: Store, model: str) -> Imports:
+async def open_imports(settings: Settings, store: Store, model: str, redaction: Redaction | None = None) -> Imports:
     """The service of imports, without the task that runs them.
 
     Raises:
@@ -161,7 +173,7 @@ async def open_imports(settings: Settings, store: Store, model: str) -> Imports:
         max_upload_bytes=settings.max_upload_bytes,
         max_queued=settings.max_queued_imports,
     )
-    service = Imports(store, model, limits, Redaction(SecretsMode(settings.secrets)))
+    service = Imports(store, model, limits, redaction or Redaction(SecretsMode(settings.secrets)))
     with _spool(settings):
         await service.open()
     return service

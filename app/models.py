@@ -186,7 +186,10 @@ class Excerpt:
 class Explanation:
     """How a score came about: it is the sum of the two parts."""
 
-    fts_weight: Annotated[float, Field(description="Share of the words, 0 to 1; an identifier swaps the two.")]
+    fts_weight: Annotated[
+        float,
+        Field(description="Share of the words, 0 to 1: the greater, the more clearly they single out a few memories."),
+    ]
     semantic_weight: Annotated[float, Field(description="Share of the meaning.")]
     fts_part: Annotated[float, Field(description="What the words add to the score.")]
     semantic_part: Annotated[float, Field(description="What the meaning adds.")]

@@ -8,6 +8,11 @@ from app.models import Match, MemoryKey
 RANK_CONSTANT = 60
 """Of reciprocal rank fusion (Cormack et al. 2009): how little the first ranks differ."""
 
+FEW = 5
+DISTINCT = (0.15, 0.3)
+"""By how much the fifth match by words scores less than the first, where the words begin to count more, and where they
+count as much as for an identifier. Measured on questions, docstrings, comments, error messages, names and code."""
+
 
 @dataclass(frozen=True, slots=True)
 class Ranked:
@@ -35,9 +40,23 @@ class Weights:
         """The share of the words."""
         return self.fts / (self.fts + self.semantic)
 
-    def swapped(self) -> "Weights":
-        """For queries that are an identifier: what the meaning counts for in a question, the words count for here."""
-        return Weights(fts=self.semantic, semantic=self.fts)
+    def towards_words(self, part: float) -> "Weights":
+        """For a part of 0 these, for 1 those of a query that is to be taken by its words: the greater is theirs."""
+        share = self.share + part * (max(self.share, 1 - self.share) - self.share)
+        return Weights(fts=share, semantic=1 - share)
+
+
+def distinction(words: Sequence[Match]) -> float:
+    """How clearly the words single out a few memories, 0 to 1: by how much the fifth scores less than the first.
+
+    Those of an error message, of a piece of code or of a name do; those of a question are in many memories alike. Fewer
+    than five tell nothing.
+    """
+    if len(words) < FEW or words[0].score == 0:
+        return 0.0
+    least, most = DISTINCT
+    less = 1 - words[FEW - 1].score / words[0].score
+    return min(1.0, max(0.0, (less - least) / (most - least)))
 
 
 def rank_words(words: Sequence[Match]) -> list[Ranked]:

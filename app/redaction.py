@@ -164,6 +164,8 @@ class Redaction:
 
     def __init__(self, mode: SecretsMode = SecretsMode.REDACT) -> None:
         self.mode = mode
+        self.taken_out = 0
+        """Secrets that were taken out of what is stored, since the start; counted by who stores it."""
 
     def clean(self, **texts: str | None) -> tuple[dict[str, Any], int]:
         """The texts without their secrets, by name, and how many secrets these were.

@@ -9,9 +9,9 @@ from app.embedding.embedder import query_text
 from app.embedding.worker import EmbeddingWorker, Priority
 from app.excerpts import excerpt_of
 from app.models import Copies, Explanation, Hit, Match, QueryWords, Scope
-from app.ranking import Ranked, Weights, fuse, fuse_ranks, rank_vectors, rank_words
+from app.ranking import Ranked, Weights, distinction, fuse, fuse_ranks, rank_vectors, rank_words
 from app.store.protocol import MemoryStore
-from app.tokens import identifier_of, query_words
+from app.tokens import identifier_of, is_code, query_words
 
 CANDIDATES = 200
 """Matches that each arm of a search gives; at least the limit."""
@@ -61,9 +61,9 @@ class Searches:
         words) holds in every mode.
         """
         words = query_words(query, match_all=match_all)
-        weights = self._weights_for(mode, query)
         for depth in (max(limit, CANDIDATES), MAX_CANDIDATES):
             found, meaning = await self._arms(mode, scope, query, words, depth)
+            weights = self._weights_for(mode, query, found)
             ranked = self._ranked(mode, found, meaning, weights, depth)
             chosen = [place for place in ranked if place.score >= threshold]
             best = await self._distinct(scope, chosen, limit)
@@ -93,14 +93,15 @@ class Searches:
             )
         return hits
 
-    def _weights_for(self, mode: SearchMode, query: str) -> Weights:
+    def _weights_for(self, mode: SearchMode, query: str, found: Sequence[Match]) -> Weights:
         match mode:
             case SearchMode.FTS:
                 return Weights(fts=1, semantic=0)
             case SearchMode.SEMANTIC:
                 return Weights(fts=0, semantic=1)
             case SearchMode.HYBRID:
-                return self._weights if identifier_of(query) is None else self._weights.swapped()
+                literal = identifier_of(query) is not None or is_code(query)
+                return self._weights.towards_words(1.0 if literal else distinction(found))
 
     async def _arms(
         self, mode: SearchMode, scope: Scope, query: str, words: QueryWords, depth: int

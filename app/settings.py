@@ -92,7 +92,7 @@ class Settings(BaseSettings):
     acquire_timeout_seconds: float = setting(
         30.0,
         "storage.postgresql.acquire_timeout_seconds",
-        "Wait for a free connection at most this long.",
+        "Wait for a free connection, or the writer of SQLite, at most this long.",
         gt=0,
         le=3600,
     )
@@ -133,7 +133,7 @@ class Settings(BaseSettings):
     fts_weight: float = setting(
         0.2,
         "search.fts_weight",
-        "Weight of the words in a hybrid search; the two change places for an identifier.",
+        "Weight of the words in a hybrid search; greater for identifiers, code and whatever else they tell clearly.",
         ge=0,
         le=1,
     )

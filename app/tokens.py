@@ -141,6 +141,12 @@ def identifier_of(query: str) -> str | None:
     return _whole(match.group(1)) or None if match else None
 
 
+def is_code(query: str) -> bool:
+    """True if it is a piece of code, of more than one line."""
+    lines = query.strip().splitlines()
+    return len(lines) > 1 and bool(_CODE.search(" ".join(lines)))
+
+
 def found_words(text: str, wanted: Set[str]) -> Iterator[tuple[Set[str], int, int]]:
     """The runs of word characters that count as a wanted word: as which of them, and begin and end in the text."""
     for match in _RUN.finditer(text):

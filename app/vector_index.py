@@ -4,6 +4,7 @@ import asyncio
 
 import structlog
 
+from app.logs import describe
 from app.store.protocol import EmbeddingStore
 
 PAUSE_SECONDS = 10.0
@@ -36,5 +37,5 @@ class VectorIndexUpkeep:
             try:
                 await self._store.ensure_index(self._model)
             except Exception as error:  # noqa: BLE001 - searches do without the index, and the next look tries again
-                log.warning("the index of the vectors is built later", reason=str(error))
+                log.warning("the index of the vectors is built later", reason=describe(error))
             await asyncio.sleep(self._pause_seconds)

@@ -12,7 +12,10 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-DEADLINE_SECONDS = 60
+from tests.effort import effort
+
+DEADLINE_SECONDS = effort(60, full=600)
+"""What a command may take; long tests export much."""
 
 
 def environment(home: Path, **more: str) -> dict[str, str]:

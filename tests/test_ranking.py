@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from app.models import Match, MemoryKey
-from app.ranking import Weights, fuse, fuse_ranks, rank_vectors
+from app.ranking import Weights, distinction, fuse, fuse_ranks, rank_vectors
 
 
 def match(number: int, score: float) -> Match:
@@ -30,6 +30,24 @@ def test_scores_are_divided_by_the_best_of_their_arm() -> None:
 def test_a_negative_cosine_scores_zero() -> None:
     [ranked] = rank_vectors([match(1, -0.5)])
     assert (ranked.score, ranked.semantic_score) == (0.0, -0.5)
+
+
+def test_words_count_more_the_more_clearly_they_single_out_a_few() -> None:
+    alike = [match(number, 0.5 - number / 100) for number in range(20)]
+    clear = [match(99, 0.9), *alike]
+    between = [match(99, 0.6), *alike]
+    assert distinction(alike) == 0
+    assert 0 < distinction(between) < 1
+    assert distinction(clear) == 1
+    assert distinction(clear[:4]) == 0
+    assert distinction([]) == 0
+
+
+def test_the_greater_weight_goes_to_the_words_where_they_say_it_all() -> None:
+    assert Weights(0.2, 0.8).towards_words(0).share == pytest.approx(0.2)
+    assert Weights(0.2, 0.8).towards_words(0.5).share == pytest.approx(0.5)
+    assert Weights(0.2, 0.8).towards_words(1).share == pytest.approx(0.8)
+    assert Weights(0.9, 0.3).towards_words(1).share == pytest.approx(0.75)
 
 
 numbers = st.dictionaries(st.integers(0, 30), st.floats(-1, 1), max_size=20)

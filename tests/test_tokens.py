@@ -6,7 +6,15 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from app.tokens import MAX_QUERY_WORDS, MAX_WORD_CHARACTERS, NAME_MARK, document_words, identifier_of, query_words
+from app.tokens import (
+    MAX_QUERY_WORDS,
+    MAX_WORD_CHARACTERS,
+    NAME_MARK,
+    document_words,
+    identifier_of,
+    is_code,
+    query_words,
+)
 
 
 def test_identifiers_count_whole_and_in_parts() -> None:
@@ -97,6 +105,14 @@ def test_a_dotted_name_or_call_is_an_identifier(query: str) -> None:
 @pytest.mark.parametrize("query", ["how to load a page", "load page", "x = load(page)\ny = 2", "", "()"])
 def test_other_texts_are_no_identifier(query: str) -> None:
     assert identifier_of(query) is None
+
+
+def test_code_is_told_from_questions() -> None:
+    assert is_code("def f(x):\n    return x")
+    assert is_code("x = 1\r\ny = 2")
+    assert not is_code("how to call f(x)?")
+    assert not is_code("a question\nof two lines")
+    assert not is_code("f(x)\n")
 
 
 def test_quotes_ask_for_a_phrase_and_a_minus_excludes() -> None:

@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 from typing import Annotated
 
+import structlog
 from fastapi import Depends, Request, Security
 from fastapi.security import HTTPBearer
 
@@ -10,9 +11,11 @@ from app.access import Caller, KeyScope
 from app.audit import Audit
 from app.embedding.worker import EmbeddingWorker
 from app.exports import Exports
+from app.idempotency import Idempotency
 from app.imports import Imports
 from app.keys import Keys
 from app.memories import Memories
+from app.redaction import Redaction
 from app.search import Searches
 from app.settings import Settings
 from app.store.protocol import Store
@@ -27,10 +30,12 @@ class Services:
     worker: EmbeddingWorker
     memories: Memories
     searches: Searches
+    idempotency: Idempotency
     imports: Imports
     exports: Exports
     keys: Keys
     audit: Audit
+    redaction: Redaction
 
 
 async def services(request: Request) -> Services:
@@ -40,6 +45,15 @@ async def services(request: Request) -> Services:
 
 
 Given = Annotated[Services, Depends(services)]
+
+MAX_LOGGED_PROJECTS = 20
+
+
+def log_projects(*names: str | None) -> None:
+    """Names the projects that a request is about in all that is logged from here on."""
+    if known := sorted({name for name in names if name is not None}):
+        structlog.contextvars.bind_contextvars(projects=known[:MAX_LOGGED_PROJECTS])
+
 
 BEARER = HTTPBearer(auto_error=False, description="A key of `afterimage keys create`; not needed while there is none.")
 

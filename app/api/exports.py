@@ -3,10 +3,11 @@
 from typing import Annotated
 from uuid import UUID
 
-from fastapi import APIRouter, Body, Response
+from fastapi import APIRouter, Depends, Response
 from fastapi.responses import FileResponse
 
-from app.api.deps import Admin, Given
+from app.api.deps import Admin, Given, log_projects
+from app.api.json_body import described, read_as
 from app.api.problems import responses
 from app.api.schemas import ExportIn, ExportList
 from app.models import Export
@@ -16,15 +17,21 @@ SQLITE_MEDIA_TYPE = "application/vnd.sqlite3"
 router = APIRouter(prefix="/v1/admin/exports", tags=["exports"])
 
 
-@router.post("", status_code=202, responses=responses(409, 413, 422))
+@router.post(
+    "", status_code=202, responses=responses(409, 413, 415, 422), openapi_extra=described(ExportIn, optional=True)
+)
 async def start_export(
-    response: Response, given: Given, caller: Admin, body: Annotated[ExportIn, Body(default_factory=ExportIn)]
+    response: Response,
+    given: Given,
+    caller: Admin,
+    body: Annotated[ExportIn, Depends(read_as(ExportIn, optional=True))],
 ) -> Export:
     """Writes an AI-AfterImage file of all memories, or of those of some projects.
 
     Follow the export at the address in `Location` until it is `completed`, and fetch its file below `/file`. Exports
     run one after the other, and are removed with their files 24 hours after they have ended, or by `DELETE`.
     """
+    log_projects(*(body.projects or ()))
     for project in body.projects or ():
         caller.require_project(project)
     job = await given.exports.queue(caller.within(body.projects))
@@ -33,7 +40,7 @@ async def start_export(
     return job
 
 
-@router.get("")
+@router.get("", responses=responses())
 async def list_exports(given: Given, caller: Admin) -> ExportList:
     """Exports, newest first."""
     return ExportList(items=given.exports.recent(caller.projects))

@@ -6,7 +6,7 @@ from typing import Annotated, Literal
 from fastapi import APIRouter, Query, Response
 from pydantic import BaseModel, Field
 
-from app.api.deps import Given, Reader
+from app.api.deps import Given, Reader, log_projects
 from app.api.problems import responses
 from app.api.schemas import Project
 from app.errors import UnavailableError
@@ -69,4 +69,5 @@ async def readyz(given: Given, response: Response) -> Readiness:
 @router.get("/v1/stats", responses=responses(422))
 async def stats(given: Given, caller: Reader, projects: Annotated[list[Project] | None, Query()] = None) -> Stats:
     """Exact counts, over some projects or all, and the state of the vectors."""
+    log_projects(*(projects or ()))
     return await given.memories.stats(caller.within(projects))

@@ -6,12 +6,12 @@ from typing import Annotated
 from uuid import UUID
 
 from fastapi import APIRouter, Depends, Query, Request, Response
-from fastapi.exceptions import RequestValidationError
 from fastapi.sse import EventSourceResponse, ServerSentEvent
-from pydantic import TypeAdapter, ValidationError
+from pydantic import TypeAdapter
 
 from app.access import Caller
-from app.api.deps import Admin, Given
+from app.api.deps import Admin, Given, log_projects
+from app.api.json_body import parse
 from app.api.problems import responses
 from app.api.schemas import (
     MAX_PAGE,
@@ -63,7 +63,7 @@ async def start_import(
     if media_type in SQLITE_MEDIA_TYPES:
         job = await given.imports.queue_upload(request.stream(), _options(query, caller))
     elif media_type == "application/json":
-        body = _parse(await _small(request))
+        body = parse(ImportIn, await _small(request))
         job = await given.imports.queue_file(body.path, _options(body, caller))
     else:
         raise UnsupportedMediaTypeError(
@@ -152,6 +152,7 @@ async def undo_import(import_id: UUID, given: Given, caller: Admin) -> Undone:
 
 
 def _options(query: ImportQuery, caller: Caller) -> ImportOptions:
+    log_projects(query.project)
     if query.project is None:  # this service's own files may hold any
         caller.require_all_projects("an import that names no project")
     else:
@@ -167,10 +168,3 @@ async def _small(request: Request) -> bytes:
         if len(body) > MAX_JSON_BYTES:
             raise TooLargeError(f"the body is larger than {MAX_JSON_BYTES} bytes; a file is application/vnd.sqlite3")
     return body
-
-
-def _parse(body: bytes) -> ImportIn:
-    try:
-        return ImportIn.model_validate_json(body)
-    except ValidationError as error:
-        raise RequestValidationError([{**item, "loc": ("body", *item["loc"])} for item in error.errors()]) from None

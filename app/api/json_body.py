@@ -1,6 +1,7 @@
-"""JSON bodies, read and checked in one pass by pydantic-core."""
+"""JSON bodies, read and checked in one pass by pydantic-core; what would take long to read is refused unread."""
 
 import json
+import re
 from collections.abc import Awaitable, Callable
 from typing import Any, TypeVar
 
@@ -10,37 +11,46 @@ from pydantic import BaseModel, ValidationError
 
 from app.errors import UnsupportedMediaTypeError
 
+MAX_VALUES = 2**20
+"""Room for 1,000 memories with vectors of 1,024 numbers. Reading holds the event loop, some 1 µs a value."""
+
 M = TypeVar("M", bound=BaseModel)
 
+_JSON = re.compile(r"application/(?:[\w.-]+\+)?json", re.ASCII)
+_STRING = re.compile(rb'"(?:[^"\\]++|\\.)*+"?', re.DOTALL)
 
-def read_as(model: type[M]) -> Callable[[Request], Awaitable[M]]:
+
+def read_as(model: type[M], *, optional: bool = False) -> Callable[[Request], Awaitable[M]]:
     """Dependency: the body as a model; a route with it has `openapi_extra=described(model)`.
 
-    It stands behind the caller, who is refused before the body is looked at. A media type other than JSON is refused: a
-    page in a browser may send such a body to this machine unasked.
+    It stands behind the caller, who is refused before the body is looked at. An `optional` one may be empty.
     """
 
     async def read(request: Request) -> M:
+        if optional and not await request.body():
+            return model()
         return parse(model, await json_of(request))
 
     return read
 
 
-def described(model: type[BaseModel]) -> dict[str, Any]:
+def described(model: type[BaseModel], *, optional: bool = False) -> dict[str, Any]:
     """The body for the OpenAPI document, with the models that it is made of in place."""
     schema = model.model_json_schema()
     parts = schema.pop("$defs", {})
     text = json.dumps(schema)
     for name, part in parts.items():
         text = text.replace(json.dumps({"$ref": f"#/$defs/{name}"}), json.dumps(part))
-    return {"requestBody": {"required": True, "content": {"application/json": {"schema": json.loads(text)}}}}
+    content = {"application/json": {"schema": json.loads(text)}}
+    return {"requestBody": {"required": not optional, "content": content}}
 
 
 async def json_of(request: Request) -> bytes:
     """The body.
 
     Raises:
-        UnsupportedMediaTypeError: it says that it is not JSON.
+        UnsupportedMediaTypeError: it does not say that it is JSON. A page in a browser may send other bodies to this
+            machine unasked.
     """
     media_type = request.headers.get("content-type", "").partition(";")[0].strip().lower()
     if media_type != "application/json" and not (
@@ -54,27 +64,44 @@ def parse(model: type[M], body: bytes) -> M:
     """The body as a model.
 
     Raises:
-        RequestValidationError: it is no JSON, or not of this form.
+        RequestValidationError: it is no JSON (RFC 8259), holds more values than are taken, or is not of this form.
     """
+    if _values(body) > MAX_VALUES:
+        raise _no_json(f"must hold at most {MAX_VALUES} values; send it in parts")
     try:
         return model.model_validate_json(body)
     except ValidationError as error:
-        if error.errors(include_input=False)[0]["type"] != "json_invalid":
-            raise refusal(error) from None
+        if error.error_count() > 1 or error.errors(include_input=False)[0]["type"] != "json_invalid":
+            raise _refusal(error) from None
         return _parse_odd(model, body, error)
-
-
-def refusal(error: ValidationError) -> RequestValidationError:
-    """The error as that of a request, with what is wrong in the body."""
-    items = error.errors(include_url=False)
-    return RequestValidationError([{**item, "loc": ("body", *item["loc"])} for item in items])
 
 
 def _parse_odd(model: type[M], body: bytes, why: ValidationError) -> M:
     """What Python takes for JSON and pydantic-core does not, such as half a surrogate pair: its field is named so."""
     try:
-        return model.model_validate(json.loads(body))
+        return model.model_validate(json.loads(body.decode("utf-8-sig")))
     except ValidationError as error:
-        raise refusal(error) from None
+        raise _refusal(error) from None
     except (ValueError, RecursionError):
-        raise refusal(why) from None
+        raise _refusal(why) from None
+
+
+def _refusal(error: ValidationError) -> RequestValidationError:
+    items = error.errors(include_url=False)
+    return RequestValidationError([{**item, "loc": ("body", *item["loc"])} for item in items])
+
+
+def _no_json(why: str) -> RequestValidationError:
+    return RequestValidationError([{"type": "json_invalid", "loc": ("body",), "msg": why, "input": {}}])
+
+
+def _values(body: bytes) -> int:
+    """No fewer values than the body holds; in one that is no JSON, anything."""
+    if len(body) <= MAX_VALUES or _separators(body) <= MAX_VALUES:
+        return 0
+    return _separators(_STRING.sub(b"", body))
+
+
+def _separators(body: bytes) -> int:
+    """Each value but the first stands behind one of these."""
+    return body.count(b",") + body.count(b"[") + body.count(b"{")

@@ -1,11 +1,13 @@
 """Routes of keys; they need a key for all projects."""
 
+from typing import Annotated
 from uuid import UUID
 
-from fastapi import APIRouter
+from fastapi import APIRouter, Depends
 
 from app.access import Key
 from app.api.deps import Admin, Given
+from app.api.json_body import described, read_as
 from app.api.problems import responses
 from app.api.schemas import KeyIn, KeyList, KeyMade
 
@@ -14,8 +16,8 @@ router = APIRouter(prefix="/v1/admin/keys", tags=["keys"])
 PURPOSE = "the administration of keys"
 
 
-@router.post("", status_code=201, responses=responses(413, 422))
-async def create_key(body: KeyIn, given: Given, caller: Admin) -> KeyMade:
+@router.post("", status_code=201, responses=responses(413, 415, 422), openapi_extra=described(KeyIn))
+async def create_key(given: Given, caller: Admin, body: Annotated[KeyIn, Depends(read_as(KeyIn))]) -> KeyMade:
     """Makes a key. Its text is in this answer alone: the service keeps a digest of it.
 
     From the first key on every request needs one.

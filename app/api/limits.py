@@ -46,10 +46,11 @@ class Limits:
     Routes of administrators take as long as they need.
     """
 
-    def __init__(self, app: ASGIApp, limits: RequestLimits) -> None:
+    def __init__(self, app: ASGIApp, limits: RequestLimits, in_flight: dict[Kind, int]) -> None:
+        """`in_flight` is kept up to date, for whoever wants to know."""
         self._app = app
         self._limits = limits
-        self._in_flight = dict.fromkeys(Kind, 0)
+        self._in_flight = in_flight
         self._window = RateLimitItemPerMinute(limits.per_minute) if limits.per_minute else None
         self._limiter = MovingWindowRateLimiter(MemoryStorage())
 
@@ -101,7 +102,7 @@ class Limits:
             late = UnavailableError(
                 f"the request took longer than {self._limits.timeout_seconds:g} s "
                 "(AFTERIMAGE_REQUEST_TIMEOUT_SECONDS); a write may have been stored nevertheless: "
-                "sent again with the same id it does no harm",
+                "sent again with the same id or Idempotency-Key it does no harm",
                 RETRY_SECONDS,
             )
             await of(Request(scope), late)(scope, receive, send)
@@ -114,9 +115,8 @@ class Limits:
         window = self._window
         if window is None:
             raise RuntimeError("there is no rate limit")
-        name = str(caller.key_id or caller.name)
-        allowed = await self._limiter.hit(window, name)
-        stats = await self._limiter.get_window_stats(window, name)
+        allowed = await self._limiter.hit(window, caller.identity)
+        stats = await self._limiter.get_window_stats(window, caller.identity)
         seconds = max(1, math.ceil(stats.reset_time - time.time()))
         refusal = None
         if not allowed:

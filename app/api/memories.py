@@ -1,14 +1,17 @@
 """Routes of memories."""
 
-from dataclasses import fields
+from collections.abc import Sequence
+from dataclasses import fields, replace
+from functools import partial
 from typing import Annotated, Any, Literal
 from uuid import UUID
 
 from fastapi import APIRouter, Depends, Query, Request, Response
-from pydantic import ValidationError
+from pydantic import TypeAdapter, ValidationError
 
 from app.access import Caller
-from app.api.deps import Given, Reader, Services, Writer
+from app.api.deps import Given, Reader, Services, Writer, log_projects
+from app.api.idempotency import HEADER_PARAMETER, REPLAYED_HEADER, repeatable, response_of
 from app.api.json_body import described, json_of, parse, read_as
 from app.api.problems import responses, sentences
 from app.api.schemas import (
@@ -23,13 +26,16 @@ from app.api.schemas import (
     encode_cursor,
     position_from,
 )
+from app.drafts import Added, AddStatus, Draft
 from app.errors import ForbiddenError, InvalidInputError
-from app.memories import AddStatus, Draft
-from app.models import Memory, StoredMemory
+from app.models import EmbeddingStatus, Memory, StoredMemory
+from app.store.idempotency import Answer
 
 router = APIRouter(prefix="/v1", tags=["memories"])
 
 FIELDS = [field.name for field in fields(Memory)]
+
+STORED = TypeAdapter(StoredMemory)
 
 ProjectQuery = Annotated[Project | None, Query(description="Where the same id stands in several projects.")]
 
@@ -37,35 +43,64 @@ ProjectQuery = Annotated[Project | None, Query(description="Where the same id st
 @router.post(
     "/memories",
     status_code=201,
+    response_model=StoredMemory,
     response_description="The memory, as it was stored now.",
     responses={
-        200: {"model": StoredMemory, "description": "It was there already, with the same content."},
-        **responses(409, 413, 415, 422),
+        200: {
+            "model": StoredMemory,
+            "description": "It was there already, with the same content.",
+            "headers": REPLAYED_HEADER,
+        },
+        201: {"headers": REPLAYED_HEADER},
+        **responses(400, 409, 413, 415, 422),
     },
-    openapi_extra=described(MemoryIn),
+    openapi_extra=HEADER_PARAMETER | described(MemoryIn),
 )
 async def add_memory(
     given: Given,
     caller: Writer,
     body: Annotated[MemoryIn, Depends(read_as(MemoryIn))],
+    request: Request,
     response: Response,
     wait: Annotated[
         Literal["embedding"] | None, Query(description="`embedding`: answer once it can be found by meaning.")
     ] = None,
-) -> StoredMemory:
+) -> StoredMemory | Response:
     """Stores an edit, verbatim.
 
     Credentials are taken out of it first, unless the server is set otherwise.
 
     It is on the disk and can be found by words when this answers; its vector usually follows within tens of
-    milliseconds. With an `id` the request can be repeated: the same content answers 200, other content 409.
+    milliseconds. With an `id` the request can be repeated: the same content answers 200, other content 409. With an
+    `Idempotency-Key` it can be repeated, too, and gets the first answer again.
     """
+    log_projects(body.project)
     caller.require_project(body.project)
-    added = await given.memories.add(body.draft(given.worker.dimensions), wait_for_embedding=wait is not None)
+    draft = body.draft(given.worker.dimensions)
+    waiting = wait is not None
+    if repeat := await repeatable(request, caller):
+        answer_of = partial(_answer, waiting=waiting)
+        return response_of(await given.idempotency.add(repeat, [draft], answer_of, wait_for_embedding=waiting))
+    added = await given.memories.add(draft, wait_for_embedding=waiting)
     response.headers["Location"] = f"/v1/memories/{added.memory.id}"
     if added.status is AddStatus.EXISTING:
         response.status_code = 200
+    return _stored(added)
+
+
+def _stored(added: Added) -> StoredMemory:
     return StoredMemory(**{name: getattr(added.memory, name) for name in FIELDS}, redacted=added.redacted)
+
+
+def _answer(added: Sequence[Added], *, waiting: bool) -> Answer:
+    """The answer to keep: who waits is not answered before the vector is there."""
+    [one] = added
+    if one.error is not None:
+        raise one.error
+    stored = _stored(one)
+    if waiting:
+        stored = replace(stored, embedding_status=EmbeddingStatus.READY)
+    return Answer(200 if one.status is AddStatus.EXISTING else 201, STORED.dump_json(stored), stored.id)
 
 
 async def read_batch(request: Request) -> list[MemoryIn | str]:
@@ -77,11 +112,20 @@ async def read_batch(request: Request) -> list[MemoryIn | str]:
         return [_checked(item) for item in parse(RoughBatchIn, body).memories]
 
 
-@router.post("/memories/batch", responses=responses(413, 415, 422), openapi_extra=described(BatchIn))
+@router.post(
+    "/memories/batch",
+    response_model=BatchOut,
+    responses={200: {"headers": REPLAYED_HEADER}, **responses(400, 409, 413, 415, 422)},
+    openapi_extra=HEADER_PARAMETER | described(BatchIn),
+)
 async def add_memories(
-    given: Given, caller: Writer, batch: Annotated[list[MemoryIn | str], Depends(read_batch)]
-) -> BatchOut:
-    """Stores up to 1,000 edits in one transaction; a bad one is rejected alone."""
+    given: Given, caller: Writer, batch: Annotated[list[MemoryIn | str], Depends(read_batch)], request: Request
+) -> BatchOut | Response:
+    """Stores up to 1,000 edits in one transaction; a bad one is rejected alone.
+
+    With an `Idempotency-Key` the request can be repeated, and gets the first answer again; one of which every edit was
+    rejected leaves the key free.
+    """
     drafts: dict[int, Draft] = {}
     results: dict[int, BatchResult] = {}
     for index, item in enumerate(batch):
@@ -89,10 +133,19 @@ async def add_memories(
             drafts[index] = _draft(item, given, caller)
         except (InvalidInputError, ForbiddenError) as error:
             results[index] = BatchResult(index=index, id=None, status=AddStatus.REJECTED, error=str(error))
-    added = await given.memories.add_all(list(drafts.values())) if drafts else []
-    for index, one in zip(drafts, added, strict=True):
-        results[index] = BatchResult.of(index, drafts[index], one)
-    return BatchOut(results=[results[index] for index in range(len(batch))])
+    log_projects(*(draft.project for draft in drafts.values()))
+
+    def out(added: Sequence[Added]) -> BatchOut:
+        for index, one in zip(drafts, added, strict=True):
+            results[index] = BatchResult.of(index, drafts[index], one)
+        return BatchOut(results=[results[index] for index in range(len(batch))])
+
+    if repeat := await repeatable(request, caller):
+        answer = await given.idempotency.add(
+            repeat, list(drafts.values()), lambda added: Answer(200, out(added).model_dump_json().encode())
+        )
+        return response_of(answer)
+    return out(await given.memories.add_all(list(drafts.values())))
 
 
 def _checked(item: Any) -> MemoryIn | str:
@@ -116,6 +169,7 @@ async def list_memories(query: Annotated[ListQuery, Query()], given: Given, call
 
     Follow `next_cursor` for more: pages neither repeat nor skip a memory while others write.
     """
+    log_projects(*(query.projects or ()))
     after = position_from(query.cursor) if query.cursor else None
     items = await given.memories.page(caller.limit(query.scope()), query.limit + 1, after)
     more = len(items) > query.limit
@@ -129,10 +183,12 @@ async def list_memories(query: Annotated[ListQuery, Query()], given: Given, call
 @router.get("/memories/{memory_id}", responses=responses(404, 409, 422))
 async def get_memory(memory_id: UUID, given: Given, caller: Reader, project: ProjectQuery = None) -> Memory:
     """One memory."""
+    log_projects(project)
     return await given.memories.get(memory_id, caller.within([project] if project else None))
 
 
 @router.delete("/memories/{memory_id}", status_code=204, responses=responses(404, 409, 422))
 async def delete_memory(memory_id: UUID, given: Given, caller: Writer, project: ProjectQuery = None) -> None:
     """Deletes a memory, its words and its vectors."""
+    log_projects(project)
     await given.memories.delete(memory_id, caller.within([project] if project else None))

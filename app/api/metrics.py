@@ -10,6 +10,7 @@ from prometheus_client.exposition import CONTENT_TYPE_LATEST, generate_latest
 from prometheus_client.registry import Collector
 
 from app.api.deps import Given, Reader, Services
+from app.api.limits import Kind
 from app.api.problems import responses
 from app.models import ImportState
 from app.store.protocol import StandbyState
@@ -48,8 +49,16 @@ class RequestMetrics:
 class Load(Collector):
     """The load on each part as it is now."""
 
-    def __init__(self, services: Services, pending: int, failed: int, imports: Mapping[ImportState, int]) -> None:
+    def __init__(
+        self,
+        services: Services,
+        pending: int,
+        failed: int,
+        imports: Mapping[ImportState, int],
+        in_flight: Mapping[Kind, int],
+    ) -> None:
         self._services = services
+        self._in_flight = in_flight
         self._pending = pending
         self._failed = failed
         self._imports = imports
@@ -70,6 +79,24 @@ class Load(Collector):
         for state, count in self._imports.items():
             imports.add_metric([state], count)
         yield imports
+        yield from bounded(self._services, self._in_flight)
+
+
+def bounded(services: Services, in_flight: Mapping[Kind, int]) -> Iterator[Metric]:
+    """What waits in this process beside what may, and what was taken out of texts."""
+    settings = services.settings
+    limits = {Kind.WRITES: settings.max_writes_in_flight, Kind.SEARCHES: settings.max_searches_in_flight}
+    now = GaugeMetricFamily("afterimage_in_flight", "Requests that are being answered, by kind.", labels=["kind"])
+    most = GaugeMetricFamily("afterimage_in_flight_limit", "More of them are answered 503.", labels=["kind"])
+    for kind in Kind:
+        now.add_metric([kind], in_flight[kind])
+        most.add_metric([kind], limits[kind])
+    yield from (now, most)
+    yield gauge("embedding_texts_limit", "More texts of one kind are not taken.", services.worker.limit_texts)
+    yield gauge("imports_queued_limit", "More waiting imports are answered 503.", settings.max_queued_imports)
+    yield CounterMetricFamily(
+        "afterimage_redactions", "Secrets taken out of what was stored.", services.redaction.taken_out
+    )
 
 
 def standby_figures(standbys: Sequence[StandbyState]) -> Iterator[Metric]:
@@ -104,6 +131,6 @@ async def metrics(request: Request, given: Given, caller: Reader) -> Response:
     backlog = await given.store.embeddings.backlog(given.worker.model)
     imports = {state: await given.store.imports.count(state) for state in ImportState}
     now = CollectorRegistry()
-    now.register(Load(given, backlog.pending, backlog.failed, imports))
+    now.register(Load(given, backlog.pending, backlog.failed, imports, request.app.state.in_flight))
     counted: RequestMetrics = request.app.state.metrics
     return Response(generate_latest(counted.registry) + generate_latest(now), media_type=CONTENT_TYPE_LATEST)

@@ -42,9 +42,13 @@ class RequestLog:
                 MutableHeaders(scope=message).append(HEADER, request_id)
             await send(message)
 
+        structlog.contextvars.clear_contextvars()
         with structlog.contextvars.bound_contextvars(request_id=request_id):
             try:
                 await self._app(scope, receive, send_with_id)
+            except Exception:
+                log.exception("request failed")
+                raise
             finally:
                 seconds = time.perf_counter() - started
                 self._metrics.observe(scope, status, seconds)

@@ -11,14 +11,21 @@ from fastapi.responses import Response
 from pydantic import BaseModel, Field
 from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect
+from starlette.routing import Match
 
 from app.errors import AfterImageError, InvalidInputError, TooLargeError
 
 SHOWN_CHARACTERS = 80
-"""So much of a wrong value is repeated in the answer."""
+"""So much of a wrong value, or of the name of a field, is repeated in the answer."""
+
+SHOWN_ERRORS = 20
+
+METHODS = ("DELETE", "GET", "PATCH", "POST", "PUT")
 
 EVERYWHERE = (401, 403, 429, 503)
 """What any route for callers can answer: no key, not with this one, too often, too much at once."""
+
+HEADERS = {401: "WWW-Authenticate", 403: "WWW-Authenticate", 429: "Retry-After", 503: "Retry-After"}
 
 TYPE_PREFIX = "urn:afterimage:problem:"
 
@@ -41,6 +48,7 @@ def responses(*statuses: int) -> dict[int | str, dict[str, Any]]:
             "model": Problem,
             "description": HTTPStatus(status).phrase,
             "content": {"application/problem+json": {"schema": {"$ref": "#/components/schemas/Problem"}}},
+            "headers": {HEADERS[status]: {"schema": {"type": "string"}}} if status in HEADERS else {},
         }
         for status in sorted({*EVERYWHERE, *statuses})
     }
@@ -97,7 +105,7 @@ async def _own(request: Request, error: Exception) -> Response:
 async def _validation(request: Request, error: Exception) -> Response:
     if not isinstance(error, RequestValidationError):
         raise error
-    found = [{**item, "loc": item["loc"][1:]} for item in error.errors()]
+    found = [{**item, "loc": item["loc"][1:]} for item in error.errors()[:SHOWN_ERRORS]]
     errors = [{"field": _field(item["loc"]), "message": _sentence(item)} for item in found]
     kind = InvalidInputError
     return problem(request, kind.status, kind.type, kind.title, sentences(found), errors=errors)
@@ -121,26 +129,38 @@ async def _http(request: Request, error: Exception) -> Response:
         405: f"{request.method} is not allowed at {request.url.path}; see /docs",
     }
     detail = details.get(error.status_code, str(error.detail))
-    return problem(request, error.status_code, kind, status.phrase, detail, error.headers)
+    headers = {"Allow": _allowed(request)} if error.status_code == 405 else error.headers
+    return problem(request, error.status_code, kind, status.phrase, detail, headers)
+
+
+def _allowed(request: Request) -> str:
+    """The methods of all routes at the path; Starlette itself names those of one route."""
+    routes = request.app.routes
+    scopes = [{**request.scope, "method": method} for method in METHODS]
+    return ", ".join(
+        str(scope["method"]) for scope in scopes if any(route.matches(scope)[0] is Match.FULL for route in routes)
+    )
 
 
 async def _unexpected(request: Request, error: Exception) -> Response:
     del error  # the server logs it with its traceback
     kind = AfterImageError
     detail = "an error of the service; its log has the details under this request_id"
-    return problem(request, kind.status, kind.type, kind.title, detail)
+    headers = {"X-Request-ID": request.state.request_id}  # the middleware that sends it otherwise has ended
+    return problem(request, kind.status, kind.type, kind.title, detail, headers)
 
 
 def sentences(errors: Sequence[Any]) -> str:
     """What pydantic found wrong, in one line."""
-    return "; ".join(f"{_field(item['loc'])}: {_sentence(item)}".removeprefix(": ") for item in errors)
+    parts = [f"{_field(item['loc'])}: {_sentence(item)}".removeprefix(": ") for item in errors[:SHOWN_ERRORS]]
+    return "; ".join(parts)
 
 
 def _field(location: Sequence[str | int]) -> str:
     """A field as `memories[3].file_path`; empty for the whole body."""
     path = ""
     for part in location:
-        path += f"[{part}]" if isinstance(part, int) else f".{part}"
+        path += f"[{part}]" if isinstance(part, int) else f".{_beginning(part)}"
     return path.removeprefix(".")
 
 
@@ -148,13 +168,28 @@ def _sentence(item: Mapping[str, Any]) -> str:
     """What is allowed, and what was sent."""
     message = str(item["msg"])
     value = item.get("input")
-    if item["type"] in {"missing", "json_invalid"}:
+    if item["type"] == "json_invalid":
+        return f"the body is no JSON: {item['ctx']['error']}"
+    if item["type"] in {"missing", "too_many_fields"}:
         return message[0].lower() + message[1:]
     if isinstance(value, str) and item["type"].startswith("string_too"):
         return f"{message}, got {len(value)}"
     if isinstance(value, list | dict) and item["type"].startswith("too_"):
         return message
-    shown = json.dumps(value, default=repr)
-    if len(shown) > SHOWN_CHARACTERS:
-        shown = f"{shown[:SHOWN_CHARACTERS]}…"
-    return f"{message}, got {shown}"
+    return f"{message}, got {_shown(value)}"
+
+
+def _shown(value: Any) -> str:
+    """The beginning of a value as JSON; of a large one no more is written than that."""
+    shown = ""
+    for part in json.JSONEncoder(default=repr).iterencode(
+        value[: SHOWN_CHARACTERS + 1] if isinstance(value, str) else value
+    ):
+        shown += part
+        if len(shown) > SHOWN_CHARACTERS:
+            break
+    return _beginning(shown)
+
+
+def _beginning(text: str) -> str:
+    return text if len(text) <= SHOWN_CHARACTERS else f"{text[:SHOWN_CHARACTERS]}…"

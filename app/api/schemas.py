@@ -3,6 +3,7 @@
 import base64
 import binascii
 import json
+import re
 from datetime import UTC, datetime
 from typing import Annotated, Any, Literal, Self
 from uuid import UUID
@@ -12,16 +13,19 @@ from pydantic import (
     AfterValidator,
     AwareDatetime,
     BaseModel,
+    BeforeValidator,
     ConfigDict,
+    FailFast,
     Field,
     StringConstraints,
     TypeAdapter,
+    model_validator,
 )
 from pydantic_core import PydanticCustomError
 
 from app.access import AuditEntry, Key, KeyScope
+from app.drafts import Added, AddStatus, Draft
 from app.errors import InvalidInputError, UnavailableError
-from app.memories import Added, AddStatus, Draft
 from app.models import (
     MAX_NAME_CHARACTERS,
     MAX_PATH_CHARACTERS,
@@ -42,6 +46,11 @@ MAX_BATCH = 1000
 MAX_PAGE = 1000
 MAX_QUERY_CHARACTERS = 100_000
 MAX_PROJECTS = 100
+MAX_EXTRA_FIELDS = 10
+MAX_DIMENSIONS = 16_000
+"""The most that a vector of pgvector has."""
+
+_RFC3339 = re.compile(r"\d{4}-\d\d-\d\d[Tt ]\d\d:")
 
 
 def _storable(text: str) -> str:
@@ -69,6 +78,13 @@ def _fits(text: str) -> str:
     return text
 
 
+def _rfc3339(sent: Any) -> Any:
+    """Nothing but a date and a time in words: pydantic would take a number for seconds, or for milliseconds."""
+    if isinstance(sent, datetime) or (isinstance(sent, str) and _RFC3339.match(sent)):
+        return sent
+    raise PydanticCustomError("time_format", "must be a time with its zone, such as 2026-05-01T12:00:00Z")
+
+
 def _utc(time: datetime) -> datetime:
     try:
         return time.astimezone(UTC)
@@ -76,20 +92,35 @@ def _utc(time: datetime) -> datetime:
         raise PydanticCustomError("time_out_of_range", "must lie in the years 1 to 9999 UTC") from None
 
 
-Time = Annotated[AwareDatetime, AfterValidator(_utc)]
+Time = Annotated[AwareDatetime, BeforeValidator(_rfc3339), AfterValidator(_utc)]
 Storable = AfterValidator(_storable)
 Text = Annotated[str, Storable, AfterValidator(_fits)]
 Code = Annotated[str, StringConstraints(min_length=1), Storable, AfterValidator(_fits)]
 Project = Annotated[str, StringConstraints(min_length=1, max_length=MAX_PROJECT_CHARACTERS), Storable]
 Name = Annotated[str, StringConstraints(min_length=1, max_length=MAX_NAME_CHARACTERS), Storable]
 FilePath = Annotated[str, StringConstraints(min_length=1, max_length=MAX_PATH_CHARACTERS), Storable]
-Finite = Annotated[float, Field(allow_inf_nan=False)]
+Finite = Annotated[float, Field(allow_inf_nan=False, strict=True)]
 
 
 class Body(BaseModel):
     """What is common to all bodies: a misspelt field is an error, not silence."""
 
     model_config = ConfigDict(extra="forbid")
+
+    @model_validator(mode="before")
+    @classmethod
+    def _has_no_more_fields(cls, sent: Any) -> Any:
+        """One error instead of a million: `extra` names each field that it does not know."""
+        if isinstance(sent, dict) and len(sent) > MAX_EXTRA_FIELDS + len(cls.model_fields):
+            raise PydanticCustomError(
+                "too_many_fields",
+                "must have no other fields than {known}, has {count}",
+                {
+                    "known": ", ".join(field.alias or name for name, field in cls.model_fields.items()),
+                    "count": len(sent),
+                },
+            )
+        return sent
 
 
 class MemoryIn(Body):
@@ -126,7 +157,12 @@ class MemoryIn(Body):
         Field(description="Makes the write repeatable: sent again with the same content it changes nothing."),
     ] = None
     embedding: Annotated[
-        list[Finite] | None, Field(description="The vector of the memory, of the model's dimension; skips the model.")
+        list[Finite] | None,
+        FailFast(),
+        Field(
+            max_length=MAX_DIMENSIONS,
+            description="The vector of the memory, of the model's dimension; skips the model.",
+        ),
     ] = None
 
     def draft(self, dimensions: int | None) -> Draft:
@@ -201,7 +237,8 @@ class BatchResult(BaseModel):
     def of(cls, index: int, draft: Draft, added: Added) -> Self:
         """The result of a memory that was sent as this draft."""
         memory_id = draft.id if added.status is AddStatus.REJECTED else added.memory.id
-        return cls(index=index, id=memory_id, status=added.status, error=added.error, redacted=added.redacted)
+        error = None if added.error is None else str(added.error)
+        return cls(index=index, id=memory_id, status=added.status, error=error, redacted=added.redacted)
 
 
 class BatchOut(BaseModel):
@@ -262,12 +299,14 @@ class SearchIn(Filters):
     query: Annotated[
         str, Field(min_length=1, max_length=MAX_QUERY_CHARACTERS, description="Plain English, identifiers or code.")
     ]
-    limit: Annotated[int | None, Field(ge=1, le=100, description="Hits at most; 10 unless set otherwise.")] = None
-    threshold: Annotated[float | None, Field(ge=0, le=1, description="Least `score` of a hit.")] = None
+    limit: Annotated[
+        int | None, Field(ge=1, le=100, strict=True, description="Hits at most; 10 unless set otherwise.")
+    ] = None
+    threshold: Annotated[float | None, Field(ge=0, le=1, strict=True, description="Least `score` of a hit.")] = None
     match: Annotated[
         Literal["any", "all"], Field(description="`all`: a hit must hold every word of the query, in every mode.")
     ] = "any"
-    explain: Annotated[bool, Field(description="Say how each score came about.")] = False
+    explain: Annotated[bool, Field(strict=True, description="Say how each score came about.")] = False
 
 
 class SearchOut(BaseModel):
@@ -294,7 +333,7 @@ class ImportQuery(Body):
 class ImportIn(ImportQuery):
     """A file on the server to import."""
 
-    model_config = ConfigDict(json_schema_extra={"examples": [{"path": "memory.db", "project": "shop"}]})
+    model_config = ConfigDict(strict=True, json_schema_extra={"examples": [{"path": "memory.db", "project": "shop"}]})
 
     path: Annotated[
         Text, Field(min_length=1, max_length=MAX_PATH_CHARACTERS, description="Below the import folder of the server.")

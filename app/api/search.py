@@ -6,7 +6,7 @@ from typing import Annotated
 from fastapi import APIRouter, Depends
 
 from app.access import Caller
-from app.api.deps import Given, Reader, Services
+from app.api.deps import Given, Reader, Services, log_projects
 from app.api.json_body import described, read_as
 from app.api.problems import responses
 from app.api.schemas import SearchIn, SearchOut
@@ -37,6 +37,7 @@ async def search_hybrid(given: Given, caller: Reader, body: Question) -> SearchO
 
 
 async def _search(mode: SearchMode, body: SearchIn, given: Services, caller: Caller) -> SearchOut:
+    log_projects(*(body.projects or ()))
     started = time.perf_counter()
     settings = given.settings
     hits = await given.searches.search(

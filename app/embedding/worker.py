@@ -71,6 +71,11 @@ class EmbeddingWorker:
         return self._problem
 
     @property
+    def limit_texts(self) -> int:
+        """So many texts of one priority may wait."""
+        return self._limit_texts
+
+    @property
     def waiting(self) -> int:
         """Texts that wait for the model."""
         return sum(len(queue) for queue in self._waiting.values())

@@ -1,5 +1,6 @@
 """Finds out what a file is."""
 
+import sqlite3
 from collections.abc import Mapping
 
 from app.errors import SourceError
@@ -43,7 +44,19 @@ def _problem(file: GuardedFile, kinds: Mapping[str, str], form: Format) -> str |
         found = {name.decode(errors="replace").lower() for (name,) in file.select(COLUMNS, {"table": table})}
         if "rowid" in found:
             return f"the table {table} has a column rowid, which hides the number of the row"
+        if not _has_rowid(file, table):
+            return f"the table {table} is WITHOUT ROWID, and its rows have no number"
         if not expected <= found:
             columns = f"found {', '.join(sorted(found)[:30])}; expected {', '.join(sorted(expected))}"
             return f"the table {table} lacks {', '.join(sorted(expected - found))}: {columns}"
     return None
+
+
+def _has_rowid(file: GuardedFile, table: str) -> bool:
+    try:
+        list(file.select(f"SELECT rowid FROM {table} LIMIT 0"))  # noqa: S608 - a name of ours
+    except sqlite3.OperationalError as error:
+        if "no such column" in str(error):
+            return False
+        raise
+    return True

@@ -50,7 +50,8 @@ class GroupCommit:
         """As MemoryStore.add, for one memory."""
         one = Waiting(row, embed_after, asyncio.get_running_loop().create_future())
         self._waiting.append(one)
-        if len(self._tasks) < self._at_once:
+        # A task that has found nothing more to do may still be among them.
+        if sum(not task.done() for task in self._tasks) < self._at_once:
             task = asyncio.create_task(self._store_waiting(), name="group-commit")
             self._tasks.add(task)
             task.add_done_callback(self._tasks.discard)

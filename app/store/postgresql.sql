@@ -715,3 +715,29 @@ FROM audit
 WHERE :before::uuid IS NULL OR id < :before
 ORDER BY id DESC
 LIMIT :limit;
+
+-- name: find_answer^
+-- The answer that was kept for an idempotency key, with the fingerprint of its request.
+SELECT fingerprint, status, memory_id, body
+FROM idempotency_keys
+WHERE owner = :owner
+  AND key = :key;
+
+-- name: keep_answer^
+-- Keeps the answer to a request, unless another one with its key was first. Waits for the end of one that is under way.
+INSERT INTO idempotency_keys (owner, key, fingerprint, status, memory_id, body, created_at)
+VALUES (:owner, :key, :fingerprint, :status, :memory_id, :body, :now)
+ON CONFLICT (owner, key) DO NOTHING
+RETURNING true AS kept;
+
+-- name: sweep_answers
+-- Deletes the oldest of the answers that were kept before a time.
+DELETE FROM idempotency_keys
+WHERE (owner, key) IN (
+  SELECT owner, key
+  FROM idempotency_keys
+  WHERE created_at < :before
+  ORDER BY created_at
+  LIMIT :limit
+)
+RETURNING true AS swept;

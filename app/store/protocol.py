@@ -31,6 +31,7 @@ from app.models import (
     Validation,
     Vector,
 )
+from app.store.idempotency import IdempotencyStore
 
 MAX_COPIES = 10_000
 """Memories that are counted at most for saying how often the code of hits was stored."""
@@ -338,6 +339,10 @@ class Store(Protocol):
     @property
     def keys(self) -> KeyStore:
         """Who may use them."""
+
+    @property
+    def idempotency(self) -> IdempotencyStore:
+        """Answers to writes that may be repeated."""
 
     async def open(self) -> None:
         """Connects and brings the schema up to date.

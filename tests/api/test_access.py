@@ -19,7 +19,7 @@ from app.main import create_app
 from app.settings import Settings
 from tests.source_files import entry, write_ai_afterimage
 
-ALL_PROJECTS_ONLY = ("/v1/admin/keys", "/v1/admin/audit")
+ALL_PROJECTS_ONLY = ("/v1/admin/keys", "/v1/admin/audit", "/metrics")
 READ, WRITE, ADMIN = KeyScope.READ, KeyScope.WRITE, KeyScope.ADMIN
 
 
@@ -85,6 +85,7 @@ async def asked(client: httpx.AsyncClient, rule: Rule, headers: dict[str, str], 
 async def test_every_route_asks_for_a_scope_or_is_open_to_all(application: FastAPI) -> None:
     found = rules(application)
     assert {rule.path for rule in found if rule.needs is None} == {"/livez", "/readyz"} <= OPEN_TO_ALL
+    assert {route.path for route in routes(application)} <= {rule.path for rule in found} | OPEN_TO_ALL
     for rule in found:
         if rule.path.startswith("/v1/admin/"):
             assert rule.needs is ADMIN, rule
@@ -159,6 +160,27 @@ async def test_another_projects_memories_do_not_exist(client: httpx.AsyncClient,
         assert (stats["total_entries"], stats["entries_with_embeddings"], stats["unique_files"]) == (0, 0, 0)
         assert (stats["oldest_entry"], stats["embedding"]["pending"]) == (None, 0)
     assert (await client.get(place, headers=everything)).status_code == 200
+
+
+async def test_a_key_sees_all_of_its_own_project_and_nothing_more(
+    client: httpx.AsyncClient, services: Services
+) -> None:
+    theirs = await made(services, READ, WRITE, projects=["theirs"])
+    everything = await made(services, ADMIN)
+    for project in ("mine", "theirs"):
+        memory = {"file_path": f"{project}.py", "new_code": f"def parse_{project}(): ...", "project": project}
+        assert (await client.post("/v1/memories?wait=embedding", json=memory, headers=everything)).status_code == 201
+    for mode in ("fts", "semantic", "hybrid"):
+        found = await client.post(f"/v1/search/{mode}", json={"query": "parse", "explain": True}, headers=theirs)
+        assert [hit["memory"]["project"] for hit in found.json()["hits"]] == ["theirs"]
+        assert "mine" not in found.text
+    listed = await client.get("/v1/memories", headers=theirs)
+    assert ([one["project"] for one in listed.json()["items"]], "mine" in listed.text) == (["theirs"], False)
+    stats = (await client.get("/v1/stats", headers=theirs)).json()
+    assert (stats["total_entries"], stats["entries_with_embeddings"], stats["unique_files"]) == (1, 1, 1)
+    place = f"/v1/memories/{listed.json()['items'][0]['id']}"
+    assert (await client.delete(place, headers=theirs)).status_code == 204
+    assert (await services.memories.stats(None)).total_entries == 1
 
 
 async def test_nobody_writes_into_another_project(client: httpx.AsyncClient, services: Services) -> None:

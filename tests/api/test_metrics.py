@@ -1,11 +1,18 @@
 """What Prometheus reads."""
 
+import asyncio
+import json
 import re
+from pathlib import Path
 
 import httpx
 from prometheus_client.parser import text_string_to_metric_families
 
+from app.settings import Settings
 from tests.api.test_access import bearer
+from tests.api.test_imports import ended
+from tests.api.test_limits import limited, parts
+from tests.api.test_secrets import MEMORY, source
 
 
 async def samples(client: httpx.AsyncClient, **headers: str) -> dict[tuple[str, ...], float]:
@@ -58,3 +65,47 @@ async def test_a_key_for_some_projects_does_not_see_the_numbers_of_all(client: h
     bound = (await client.post("/v1/admin/keys", json=asked, headers=bearer(admin))).json()["key"]
     assert (await client.get("/metrics", headers=bearer(bound))).status_code == 403
     assert await samples(client, **bearer(admin))
+
+
+async def test_the_page_of_metrics_names_each_and_its_labels(client: httpx.AsyncClient) -> None:
+    page = (Path(__file__).parents[2] / "docs" / "metrics.md").read_text()
+    rows = re.findall(r"^\| `(afterimage_\w+)` \| (.*?) \|", page, re.MULTILINE)
+    await client.get("/livez")
+    await client.get("/livez")
+    told = {
+        (
+            f"{family.name}_total" if family.type == "counter" else family.name,
+            ", ".join(sorted({f"`{label}`" for sample in family.samples for label in sample.labels if label != "le"})),
+        )
+        for family in text_string_to_metric_families((await client.get("/metrics")).text)
+        if not family.name.endswith("_created")
+    }
+    assert told == {(name, ", ".join(sorted(labels.split(", ")))) for name, labels in rows}
+
+
+async def test_secrets_that_were_taken_out_are_counted_once(client: httpx.AsyncClient, folder: Path) -> None:
+    body = {**MEMORY, "id": "01a20e82-cd37-70df-a52c-de4ebe9e91a1"}
+    for _ in range(2):
+        await client.post("/v1/memories", json=body)
+    await client.post("/v1/memories/batch", json={"memories": [MEMORY, body]})
+    assert (await samples(client))[("afterimage_redactions_total",)] == 6
+    source(folder)
+    for dry_run in (True, False, False):
+        sent = {"path": "memory.db", "dry_run": dry_run}
+        await ended(client, await client.post("/v1/admin/imports", json=sent))
+    assert (await samples(client))[("afterimage_redactions_total",)] == 7
+
+
+async def test_what_is_in_flight_is_told_with_its_limit(settings: Settings) -> None:
+    pause = asyncio.Event()
+    body = json.dumps({"file_path": "a.py", "new_code": "x"}).encode()
+    json_type = {"content-type": "application/json"}
+    async with limited(settings, max_writes_in_flight=7) as (client, _):
+        slow = asyncio.create_task(client.post("/v1/memories", content=parts(body, pause=pause), headers=json_type))
+        while (found := await samples(client))["afterimage_in_flight", "writes"] == 0:
+            await asyncio.sleep(0.01)
+        assert found["afterimage_in_flight", "writes"] == 1
+        assert found["afterimage_in_flight_limit", "writes"] == 7
+        pause.set()
+        assert (await slow).status_code == 201
+        assert (await samples(client))["afterimage_in_flight", "writes"] == 0

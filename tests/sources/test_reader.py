@@ -147,7 +147,7 @@ def test_of_this_services_vectors_the_whole_memorys_under_the_given_model_is_tak
         (LOOSE_SCHEMA.replace(" context,", ""), "lacks context: found embedding, .*; expected context, "),
         (LOOSE_SCHEMA.replace("context", "context AS (zeroblob(9))"), "lacks context"),
         (LOOSE_SCHEMA.replace("(id", "(rowid, id"), "has a column rowid"),
-        (LOOSE_SCHEMA.replace("(id", "(id PRIMARY KEY").replace(");", ") WITHOUT ROWID;"), "no such column: rowid"),
+        (LOOSE_SCHEMA.replace("(id", "(id PRIMARY KEY").replace(");", ") WITHOUT ROWID;"), "is WITHOUT ROWID"),
         ("CREATE TABLE memories (id)", "the table memories lacks agent_id, "),
     ],
 )

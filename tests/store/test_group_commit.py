@@ -141,3 +141,11 @@ async def test_a_memory_that_the_store_refuses_takes_no_other_with_it(store: Sto
     *answers, refused = await asyncio.gather(*(store.memories.add([row], NOON) for row in rows), return_exceptions=True)
     assert isinstance(refused, InvalidInputError)
     assert answers == [{row.memory.key} for row in rows[:-1]]
+
+
+async def test_a_write_that_follows_at_once_does_not_wait_for_a_group_that_has_ended(table: Table) -> None:
+    table.gate.set()
+    made = GroupCommit(table.add, at_once=1)
+    async with asyncio.timeout(5):
+        for _ in range(3):
+            assert await made.add(new(), NOON)

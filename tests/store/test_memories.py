@@ -264,3 +264,14 @@ async def test_status_says_whether_a_vector_is_there(store: Store) -> None:
     assert found[pending.memory.key].embedding_status is EmbeddingStatus.PENDING
     assert len(found) == 2
     assert memory().embedding_status is EmbeddingStatus.PENDING
+
+
+async def test_more_memories_than_a_statement_takes_are_stored_whole_or_not_at_all(store: Store) -> None:
+    rows = sorted((new(new_code=str(number)) for number in range(600)), key=lambda row: row.memory.id.int)
+    last = replace(rows[-1], memory=replace(rows[-1].memory, new_code=""))
+    with pytest.raises(Exception, match=r"(?i)check"):
+        await store.memories.add([*rows[:-1], last], NOON)
+    assert (await store.memories.stats(None, MODEL)).total_entries == 0
+    assert await store.memories.add(rows, NOON) == {row.memory.key for row in rows}
+    there = await store.memories.get([row.memory.key for row in rows])
+    assert [there[row.memory.key].new_code for row in rows] == [row.memory.new_code for row in rows]

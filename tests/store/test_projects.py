@@ -7,8 +7,14 @@ import pytest
 
 import app.store
 
-INSTALLATION = {"create_key", "get_key", "list_keys", "revoke_key", "any_key", "add_audit", "list_audit"}
-"""Keys and the audit record are the installation's: the service lets none but callers for all projects near them."""
+INSTALLATION = {
+    *("create_key", "get_key", "list_keys", "revoke_key", "any_key", "add_audit", "list_audit"),
+    *("find_answer", "keep_answer", "sweep_answers"),
+}
+"""Keys and the audit record are the installation's: the service lets none but callers for all projects near them.
+
+Answers to repeatable writes are the key's that wrote: another key finds none of them.
+"""
 
 WITHOUT = {
     "postgresql": INSTALLATION,
@@ -31,7 +37,7 @@ def test_every_statement_names_the_project(dialect: str) -> None:
         sql = "\n".join(line for line in statement.splitlines()[1:] if not line.startswith("--"))
         if name[0] in INSTALLATION:
             seen.add(name[0])
-            assert re.search(r"\b(keys|audit)\b", sql), name[0]
+            assert re.search(r"\b(keys|audit|idempotency_keys)\b", sql), name[0]
             assert not re.search(r"\b(memories|embeddings|embedding_queue|imports|import_findings)\b", sql), name[0]
         elif name[0] in WITHOUT[dialect]:
             seen.add(name[0])

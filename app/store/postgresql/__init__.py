@@ -9,6 +9,7 @@ import aiosql
 import app.store
 from app.store.postgresql.connections import Connections
 from app.store.postgresql.embeddings import PostgresEmbeddings
+from app.store.postgresql.idempotency import PostgresIdempotency
 from app.store.postgresql.imports import PostgresImports
 from app.store.postgresql.keys import PostgresKeys
 from app.store.postgresql.memories import PostgresMemories
@@ -41,6 +42,7 @@ class PostgresStore:
         self.embeddings = PostgresEmbeddings(connections, queries, index)
         self.imports = PostgresImports(connections, queries, self.memories)
         self.keys = PostgresKeys(connections, queries)
+        self.idempotency = PostgresIdempotency(connections, queries, self.memories)
 
     async def open(self) -> None:
         """See Store."""

@@ -81,6 +81,7 @@ class Connections:
             server_settings={
                 "application_name": "afterimage",
                 "gin_pending_list_limit": "65536",
+                # A process that vanished within a transaction must not hold what others wait for.
                 "idle_in_transaction_session_timeout": timeout_milliseconds,
                 "jit": "off",
                 "plan_cache_mode": "force_custom_plan",

@@ -75,34 +75,34 @@ class PostgresMemories:
     async def add_on(self, connection: Any, new: Sequence[NewMemory], embed_after: datetime) -> set[MemoryKey]:
         """As `add`, within a transaction of the caller's. Rows go in by key, so that two batches cannot deadlock."""
         rows = sorted(new, key=lambda row: (row.memory.project, row.memory.id.int))
-        places = range(0, len(rows), PART_ROWS)
-        parts = (self._columns(rows[at : at + PART_ROWS], embed_after) for at in places)
-        patience = len(places) * self._connections.patience_seconds
-        stored = await connection.fetchmany(self._queries.add_memories.sql, parts, timeout=patience)
+        order = self._queries.driver_adapter.maybe_order_params
+        parts = [rows[at : at + PART_ROWS] for at in range(0, len(rows), PART_ROWS)]
+        values = (order("add_memories", self._columns(part, embed_after)) for part in parts)
+        patience = len(parts) * self._connections.patience_seconds
+        stored = await connection.fetchmany(self._queries.add_memories.sql, values, timeout=patience)
         return {MemoryKey(row["project"], row["id"]) for row in stored}
 
-    def _columns(self, rows: Sequence[NewMemory], embed_after: datetime) -> tuple[Any, ...]:
-        """The values of `add_memories`, in the order in which it names them."""
+    def _columns(self, rows: Sequence[NewMemory], embed_after: datetime) -> dict[str, Any]:
         memories = [row.memory for row in rows]
-        return (
-            [memory.project for memory in memories],
-            [memory.id for memory in memories],
-            [memory.file_path for memory in memories],
-            [memory.new_code for memory in memories],
-            [memory.old_code for memory in memories],
-            [memory.context for memory in memories],
-            [memory.session_id for memory in memories],
-            [memory.agent_id for memory in memories],
-            [memory.language for memory in memories],
-            [memory.timestamp for memory in memories],
-            [memory.created_at for memory in memories],
-            [memory.import_id for memory in memories],
-            [row.indexed or tsvector(row.words) for row in rows],
-            [None if row.vector is None else HalfVector(row.vector) for row in rows],
-            self._model,
-            embed_after,
-            MAX_WHOLE_CHARACTERS,
-        )
+        return {
+            "projects": [memory.project for memory in memories],
+            "ids": [memory.id for memory in memories],
+            "file_paths": [memory.file_path for memory in memories],
+            "new_codes": [memory.new_code for memory in memories],
+            "old_codes": [memory.old_code for memory in memories],
+            "contexts": [memory.context for memory in memories],
+            "session_ids": [memory.session_id for memory in memories],
+            "agent_ids": [memory.agent_id for memory in memories],
+            "languages": [memory.language for memory in memories],
+            "timestamps": [memory.timestamp for memory in memories],
+            "created_ats": [memory.created_at for memory in memories],
+            "import_ids": [memory.import_id for memory in memories],
+            "words": [row.indexed or tsvector(row.words) for row in rows],
+            "vectors": [None if row.vector is None else HalfVector(row.vector) for row in rows],
+            "model": self._model,
+            "due_at": embed_after,
+            "max_whole": MAX_WHOLE_CHARACTERS,
+        }
 
     async def get(self, keys: Sequence[MemoryKey], *, may_lag: bool = False) -> dict[MemoryKey, Memory]:
         """See MemoryStore."""

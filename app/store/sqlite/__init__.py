@@ -10,6 +10,7 @@ import app.store
 from app.store.protocol import StandbyState, StoreLoad
 from app.store.sqlite.connections import SqliteConnections
 from app.store.sqlite.embeddings import SqliteEmbeddings
+from app.store.sqlite.idempotency import SqliteIdempotency
 from app.store.sqlite.imports import SqliteImports
 from app.store.sqlite.keys import SqliteKeys
 from app.store.sqlite.memories import SqliteMemories
@@ -22,14 +23,21 @@ class SqliteStore:
 
     backend = "sqlite"
 
-    def __init__(self, path: Path, model: str) -> None:
+    def __init__(
+        self,
+        path: Path,
+        model: str,
+        acquire_timeout_seconds: float = 30.0,
+        statement_timeout_seconds: float = 30.0,
+    ) -> None:
         """`model` is the embedding model whose vectors new memories get."""
         queries: Any = aiosql.from_path(QUERIES, "aiosqlite", mandatory_parameters=False)
-        self._connections = SqliteConnections(path)
+        self._connections = SqliteConnections(path, acquire_timeout_seconds, statement_timeout_seconds)
         self.memories = SqliteMemories(self._connections, queries, model)
         self.embeddings = SqliteEmbeddings(self._connections, queries)
         self.imports = SqliteImports(self._connections, queries, self.memories)
         self.keys = SqliteKeys(self._connections, queries)
+        self.idempotency = SqliteIdempotency(self._connections, queries, self.memories)
 
     async def open(self) -> None:
         """See Store."""

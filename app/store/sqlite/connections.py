@@ -1,10 +1,12 @@
 """The connections to a SQLite file: one writer that commits in groups, and several readers."""
 
 import asyncio
+import math
 import sqlite3
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable, Set
-from contextlib import asynccontextmanager, suppress
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Set
+from contextlib import asynccontextmanager, contextmanager, suppress
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -12,14 +14,15 @@ import aiosqlite
 import structlog
 
 from app.errors import AfterImageError, StartupError, UnavailableError
+from app.logs import describe
 from app.store import migrate
 from app.store.protocol import StoreLoad
 from app.store.sqlite.values import code_hash
 
 READERS = 4
 
-BUSY_TIMEOUT_SECONDS = 30
-"""How long to wait for another process that writes, such as `afterimage migrate`."""
+STEPS_BETWEEN_LOOKS = 10_000
+"""A running statement looks at the clock each so many steps of SQLite's machine, some tenths of a millisecond."""
 
 MAX_GROUP = 256
 """Writes that share one commit at most."""
@@ -32,12 +35,27 @@ Work = Callable[[aiosqlite.Connection], Awaitable[T]]
 log = structlog.get_logger()
 
 
+@dataclass(eq=False, slots=True)
+class QueuedWrite:
+    """What waits for the writer; `begun` once it runs, when nobody can tell any more whether it will be stored."""
+
+    work: Work[Any]
+    answer: asyncio.Future[Any]
+    begun: bool = False
+
+
 class SqliteConnections:
     """One file in WAL mode; every commit reaches the disk (synchronous=FULL)."""
 
-    def __init__(self, path: Path) -> None:
+    def __init__(
+        self, path: Path, acquire_timeout_seconds: float = 30.0, statement_timeout_seconds: float = 30.0
+    ) -> None:
+        """How long to wait for a reader, the writer, or another process that writes; and for what runs then."""
         self._path = path
-        self._queue: asyncio.Queue[tuple[Work[Any], asyncio.Future[Any]] | None] = asyncio.Queue()
+        self._acquire_timeout_seconds = acquire_timeout_seconds
+        self._statement_timeout_seconds = statement_timeout_seconds
+        self._deadlines: dict[aiosqlite.Connection, float] = {}
+        self._queue: asyncio.Queue[QueuedWrite | None] = asyncio.Queue()
         self._readers: asyncio.Queue[aiosqlite.Connection] = asyncio.Queue()
         self._count = 0
         self._wait_seconds = 0.0
@@ -78,14 +96,24 @@ class SqliteConnections:
 
     @asynccontextmanager
     async def read(self) -> AsyncIterator[aiosqlite.Connection]:
-        """Lends a reader, which sees everything that was committed before."""
+        """Lends a reader, which sees everything that was committed before.
+
+        Raises:
+            UnavailableError: none became free in time, or the statements took too long.
+        """
         began = time.perf_counter()
-        connection = await self._readers.get()
-        self._note(began)
         try:
-            yield connection
+            async with asyncio.timeout(self._acquire_timeout_seconds):
+                connection = await self._readers.get()
+        except TimeoutError:
+            raise self._too_busy("no reader became free") from None
+        finally:
+            self._note(began)
+        try:
+            with self._in_time(connection):
+                yield connection
         except sqlite3.OperationalError as error:
-            raise UnavailableError(f"SQLite does not answer: {error}") from error
+            raise UnavailableError(f"SQLite does not answer: {self._reason(error)}") from error
         finally:
             self._readers.put_nowait(connection)
 
@@ -94,14 +122,43 @@ class SqliteConnections:
 
         What is waiting at the same time shares a commit, each under a savepoint of its own: one that fails takes no
         other with it.
+
+        Raises:
+            UnavailableError: its turn did not come in time, or it could not be stored.
         """
         answer: asyncio.Future[T] = asyncio.get_running_loop().create_future()
+        write = QueuedWrite(work, answer)
         began = time.perf_counter()
-        await self._queue.put((work, answer))
+        self._queue.put_nowait(write)
         try:
+            await asyncio.wait({answer}, timeout=self._acquire_timeout_seconds)
+            if not answer.done() and not write.begun:
+                raise self._too_busy("the writer did not become free")
             return await answer
         finally:
+            answer.cancel()  # nobody waits any more: what has not begun never does
             self._note(began)
+
+    def _too_busy(self, what: str) -> UnavailableError:
+        seconds = f"{self._acquire_timeout_seconds:g} s (AFTERIMAGE_ACQUIRE_TIMEOUT_SECONDS)"
+        return UnavailableError(f"SQLite is busy, {what} within {seconds}; send it again later")
+
+    @contextmanager
+    def _in_time(self, connection: aiosqlite.Connection) -> Iterator[None]:
+        """Ends statements that run when the time is over."""
+        self._deadlines[connection] = time.monotonic() + self._statement_timeout_seconds
+        try:
+            yield
+        finally:
+            self._deadlines[connection] = math.inf
+
+    def _reason(self, error: Exception) -> str:
+        if getattr(error, "sqlite_errorcode", None) != sqlite3.SQLITE_INTERRUPT:
+            return str(error)
+        return (
+            f"the statements ran longer than {self._statement_timeout_seconds:g} s "
+            "(AFTERIMAGE_STATEMENT_TIMEOUT_SECONDS)"
+        )
 
     def load(self) -> StoreLoad:
         """How busy the readers are, and how many writes wait; a write's waiting lasts until it is on the disk."""
@@ -125,17 +182,18 @@ class SqliteConnections:
             if stopping:
                 return
 
-    async def _commit(self, group: list[tuple[Work[Any], asyncio.Future[Any]]]) -> None:
+    async def _commit(self, group: list[QueuedWrite]) -> None:
         answers: list[tuple[asyncio.Future[Any], Any]] = []
         try:
             await self._writer.execute("BEGIN IMMEDIATE")
-            for work, answer in group:
-                if not answer.cancelled():
-                    answers.append((answer, await self._attempt(work)))
+            for write in group:
+                if not write.answer.cancelled():
+                    write.begun = True
+                    answers.append((write.answer, await self._attempt(write.work)))
             await self._writer.execute("COMMIT")
         except Exception as error:  # noqa: BLE001 - handed to every caller
-            lost = UnavailableError(f"SQLite did not store: {error}")
-            answers = [(answer, lost) for _, answer in group]
+            lost = UnavailableError(f"SQLite did not store: {self._reason(error)}")
+            answers = [(write.answer, lost) for write in group]
             await self._roll_back()
         for answer, result in answers:
             if answer.done():
@@ -151,7 +209,7 @@ class SqliteConnections:
             if self._writer.in_transaction:
                 await self._writer.execute("ROLLBACK")
         except (sqlite3.Error, ValueError) as error:
-            log.warning("the SQLite file is opened again", path=str(self._path), reason=str(error))
+            log.warning("the SQLite file is opened again", path=str(self._path), reason=describe(error))
             with suppress(sqlite3.Error, ValueError):
                 await self._writer.close()
             with suppress(sqlite3.Error):
@@ -161,10 +219,13 @@ class SqliteConnections:
         """The result of the work, or the error that undid it."""
         await self._writer.execute("SAVEPOINT work")
         try:
-            result = await work(self._writer)
+            with self._in_time(self._writer):
+                result = await work(self._writer)
         except sqlite3.OperationalError as error:
+            if not self._writer.in_transaction:  # ended within a change, SQLite has undone the group
+                raise
             await self._undo()
-            return UnavailableError(f"SQLite did not store: {error}")
+            return UnavailableError(f"SQLite did not store: {self._reason(error)}")
         except (AfterImageError, sqlite3.Error, ValueError) as error:
             await self._undo()
             return error
@@ -176,8 +237,12 @@ class SqliteConnections:
         await self._writer.execute("RELEASE work")
 
     async def _connect(self) -> aiosqlite.Connection:
-        connection = await aiosqlite.connect(self._path, isolation_level=None, timeout=BUSY_TIMEOUT_SECONDS)
+        connection = await aiosqlite.connect(self._path, isolation_level=None, timeout=self._acquire_timeout_seconds)
         connection.row_factory = sqlite3.Row
+        self._deadlines[connection] = math.inf
+        await connection.set_progress_handler(
+            lambda: time.monotonic() > self._deadlines[connection], STEPS_BETWEEN_LOOKS
+        )
         for pragma in ("foreign_keys = ON", "synchronous = FULL", "cache_size = -65536", "temp_store = MEMORY"):
             await connection.execute(f"PRAGMA {pragma}")
         await connection.create_function("code_hash", 1, code_hash, deterministic=True)

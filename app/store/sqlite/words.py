@@ -14,7 +14,7 @@ from app.store.word_plan import WordCounts, WordPlan, distinct_words, plan_words
 CANDIDATES = 5000
 """Memories that are matched and ranked, about; words that are in more count only where there are no rarer ones."""
 
-HALF_SCORE = 1.0
+HALF_SCORE = 0.9
 """The share of the query's information that a memory of average length has which holds every word once: scores 0.5."""
 
 
