@@ -172,6 +172,10 @@ class UnavailableError(AfterImageError):
         return {"Retry-After": str(self.retry_after_seconds)}
 
 
+class SlowStatementError(UnavailableError):
+    """The database was given less time than the statement takes; elsewhere it would take as long."""
+
+
 class TooManyRequestsError(AfterImageError):
     """The caller has used up what it may send for now."""
 

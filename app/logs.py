@@ -84,6 +84,7 @@ def configure_logs(level: str, form: Literal["auto", "json", "console"]) -> None
     root.setLevel(logging.WARNING)
     logging.getLogger("app").setLevel(level.upper())
     logging.getLogger("uvicorn").setLevel(logging.WARNING)
+    logging.getLogger("asyncpg.pool").setLevel(logging.ERROR)  # a traceback a second while the server is down
     logging.getLogger("uvicorn.error").addFilter(_is_news)
 
 

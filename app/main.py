@@ -5,7 +5,7 @@ from collections.abc import AsyncIterator, Coroutine, Iterator
 from contextlib import AsyncExitStack, asynccontextmanager, contextmanager
 from datetime import timedelta
 from importlib.metadata import version
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from fastapi import FastAPI
 from fastapi_offline import FastAPIOffline
@@ -41,9 +41,6 @@ from app.store.sqlite import SqliteStore
 from app.store.sqlite.alone import alone_on
 from app.sweep import Sweep
 from app.vector_index import VectorIndexUpkeep
-
-if TYPE_CHECKING:
-    from app.store.postgresql.connections import Connections
 
 DESCRIPTION = """
 A memory server for coding agents: every edit is kept verbatim, and found again by words, by meaning, or by both.
@@ -182,9 +179,9 @@ async def open_store(settings: Settings, model: str, stack: AsyncExitStack) -> S
             settings.sqlite_path, model, settings.acquire_timeout_seconds, settings.statement_timeout_seconds
         )
     else:
-        from app.store.postgresql import PostgresStore  # noqa: PLC0415 - a tenth of the start, and SQLite needs none of it
+        from app.postgresql import open_postgresql  # noqa: PLC0415 - a tenth of the start, and SQLite needs none of it
 
-        store = PostgresStore(await _connections(settings, stack), model, settings.exact_search_limit)
+        store = await open_postgresql(settings, model, stack)
     await store.open()
     stack.push_async_callback(store.close)
     return store
@@ -232,23 +229,3 @@ def _spool(settings: Settings) -> Iterator[None]:
         raise StartupError(
             f"the folder {settings.spool_folder} cannot be used: {error}; set AFTERIMAGE_SPOOL_FOLDER to another"
         ) from None
-
-
-async def _connections(settings: Settings, stack: AsyncExitStack) -> "Connections":
-    """The pool, on a URL, on the parts of one, or on the service's own server, whichever is given first."""
-    from app.store.embedded import EmbeddedPostgres  # noqa: PLC0415 - as above
-    from app.store.postgresql.connections import Connections  # noqa: PLC0415
-
-    parameters = settings.connection_parameters
-    if settings.runs_own_postgres:
-        server = EmbeddedPostgres(settings.postgres_folder)
-        parameters = {"dsn": await asyncio.to_thread(server.start)}
-        stack.push_async_callback(asyncio.to_thread, server.stop)
-    return Connections(
-        parameters,
-        settings.min_pool_size,
-        settings.max_pool_size,
-        settings.acquire_timeout_seconds,
-        settings.statement_timeout_seconds,
-        processes=settings.workers,
-    )

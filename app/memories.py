@@ -71,7 +71,7 @@ class Memories:
 
     async def page(self, scope: Scope, limit: int, after: Position | None) -> list[Memory]:
         """Newest first, by (timestamp, project, id); `after` continues behind a place."""
-        return await self._store.page(scope, limit, after)
+        return await self._store.page(scope, limit, after, may_lag=True)
 
     async def delete(self, memory_id: UUID, projects: Sequence[str] | None) -> None:
         """Deletes one memory; errors as `get`."""

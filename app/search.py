@@ -70,7 +70,7 @@ class Searches:
             if len(best) == limit or len(chosen) < len(ranked) or max(len(found), len(meaning)) < depth:
                 break
         pieces = {match.key: match.piece for match in meaning}
-        memories = await self._store.get([place.key for place, _ in best])
+        memories = await self._store.get([place.key for place, _ in best], may_lag=True)
         hits = []
         for place, copies in best:
             if place.key not in memories:  # deleted meanwhile

@@ -12,6 +12,7 @@ import yaml
 from pydantic import AfterValidator, Field, SecretStr, ValidationError, model_validator
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
 
+from app.addresses import Addresses
 from app.errors import StartupError
 
 ENV_PREFIX = "AFTERIMAGE_"
@@ -68,6 +69,18 @@ class Settings(BaseSettings):
         None,
         "storage.postgresql.connection_string",
         "`postgresql://user:password@host:port/database`; wins over the parts.",
+    )
+    pg_read_hosts: Addresses | None = setting(
+        None,
+        "storage.postgresql.read_hosts",
+        "Standbys of that server for searches and lists: `host` or `host:port`, or socket folders, by commas.",
+    )
+    pg_max_lag_seconds: float = setting(
+        10.0,
+        "storage.postgresql.max_lag_seconds",
+        "A standby that is further behind is passed over.",
+        gt=0,
+        le=86400,
     )
     postgres_folder: HomePath = setting(
         lambda: home("postgres"), "storage.postgresql.folder", "Data of the service's own PostgreSQL."
@@ -188,6 +201,11 @@ class Settings(BaseSettings):
             raise ValueError(
                 f"AFTERIMAGE_MIN_POOL_SIZE must not exceed AFTERIMAGE_MAX_POOL_SIZE ({self.max_pool_size}), "
                 f"got {self.min_pool_size}"
+            )
+        if self.pg_read_hosts and self.runs_own_postgres:
+            raise ValueError(
+                "AFTERIMAGE_PG_READ_HOSTS names standbys of a server that is not named: "
+                "set AFTERIMAGE_PG_HOST or AFTERIMAGE_DATABASE_URL"
             )
         if self.fts_weight + self.semantic_weight == 0:
             raise ValueError("AFTERIMAGE_FTS_WEIGHT and AFTERIMAGE_SEMANTIC_WEIGHT must not both be 0")
@@ -325,4 +343,5 @@ def _sentence(error: Any, given: dict[str, Any]) -> str:
         where = f"{yaml_key(name)} in {config_path()} (or {variable})"
     secret = "SecretStr" in str(Settings.model_fields[name].annotation)
     value = "(hidden)" if secret else repr(error["input"])
-    return f"{where} is {value}: {error['msg'][0].lower()}{error['msg'][1:]}"
+    message = str(error["msg"]).removeprefix("Value error, ")
+    return f"{where} is {value}: {message[0].lower()}{message[1:]}"

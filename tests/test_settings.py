@@ -110,6 +110,42 @@ def test_pool_sizes_must_fit_each_other(monkeypatch: pytest.MonkeyPatch) -> None
         load_settings()
 
 
+@pytest.mark.parametrize(
+    ("text", "host", "port"),
+    [
+        ("db2", "db2", None),
+        ("10.0.0.2:6432", "10.0.0.2", 6432),
+        ("[fd00::2]", "fd00::2", None),
+        ("[fd00::2]:6432", "fd00::2", 6432),
+        ("/run/postgresql", "/run/postgresql", None),
+        ("/run/postgresql:6432", "/run/postgresql", 6432),
+    ],
+)
+def test_a_standby_is_named_by_host_port_or_socket_folder(
+    text: str, host: str, port: int | None, home: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("AFTERIMAGE_PG_HOST", "db1")
+    monkeypatch.setenv("AFTERIMAGE_PG_READ_HOSTS", f"{text}, db3")
+    assert load_settings().pg_read_hosts == [(text, host, port), ("db3", "db3", None)]
+    monkeypatch.delenv("AFTERIMAGE_PG_READ_HOSTS")
+    write(home, f"storage: {{postgresql: {{read_hosts: ['{text}', db3]}}}}\n")
+    assert load_settings().pg_read_hosts == [(text, host, port), ("db3", "db3", None)]
+
+
+@pytest.mark.parametrize("text", ["a:b", "a:0", "a:65536", "a,,b", "a b", "postgresql://a/b", "fd00::2"])
+def test_what_is_no_address_is_named(text: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("AFTERIMAGE_PG_HOST", "db1")
+    monkeypatch.setenv("AFTERIMAGE_PG_READ_HOSTS", text)
+    with pytest.raises(StartupError, match=r"AFTERIMAGE_PG_READ_HOSTS is .* is none of host, host:port, .*commas"):
+        load_settings()
+
+
+def test_standbys_need_a_server_that_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("AFTERIMAGE_PG_READ_HOSTS", "db2")
+    with pytest.raises(StartupError, match="set AFTERIMAGE_PG_HOST or AFTERIMAGE_DATABASE_URL"):
+        load_settings()
+
+
 def test_a_misspelt_key_or_variable_is_noticed(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     write(home, "storge: {backend: sqlite}\n")
     monkeypatch.setenv("AFTERIMAGE_PG_PASWORD", "x")

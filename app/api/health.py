@@ -33,8 +33,8 @@ class Readiness(BaseModel):
     ready: bool
     checks: dict[str, str] = Field(
         description="By name: `ok`, `loading`, `stopping`, or what is wrong. Only semantic and hybrid searches need "
-        "the model.",
-        examples=[{"postgresql": "ok", "embedding": "ok"}],
+        "the model, and everything does without a standby.",
+        examples=[{"postgresql": "ok", "embedding": "ok", "standby 10.0.0.2": "ok, 0.1 s behind"}],
     )
 
 
@@ -59,6 +59,8 @@ async def readyz(given: Given, stopping: ToldToStop, response: Response) -> Read
         checks["embedding"] = given.worker.problem
     elif not given.worker.ready:
         checks["embedding"] = "loading"
+    for standby in given.store.standbys():
+        checks[f"standby {standby.name}"] = standby.problem or f"{OK}, {standby.lag_seconds:.1f} s behind"
     if stopping.is_set():
         checks["service"] = "stopping"
     ready = checks[given.store.backend] == OK and given.worker.problem is None and not stopping.is_set()

@@ -16,6 +16,7 @@ from app.api.limits import Kind
 from app.api.peers import Peers
 from app.api.problems import responses
 from app.models import ImportState
+from app.store.protocol import StandbyState
 
 router = APIRouter(tags=["service"])
 
@@ -75,6 +76,7 @@ def figures_here(counted: RequestMetrics, services: Services, in_flight: Mapping
         CounterMetricFamily("afterimage_connections_lent", "How often one was lent.", store.lent),
         CounterMetricFamily("afterimage_connections_wait_seconds", "Waiting for them in all.", store.wait_seconds),
         gauge("embedding_texts_waiting", "Texts that wait for the model here.", services.worker.waiting),
+        *standby_figures(services.store.standbys()),
         *bounded(services, in_flight),
     ]
 
@@ -94,6 +96,19 @@ def bounded(services: Services, in_flight: Mapping[Kind, int]) -> Iterator[Metri
     yield CounterMetricFamily(
         "afterimage_redactions", "Secrets taken out of what was stored.", services.redaction.taken_out
     )
+
+
+def standby_figures(standbys: Sequence[StandbyState]) -> Iterator[Metric]:
+    """Whether each standby takes reads, how many it took, and how far it is behind."""
+    used = GaugeMetricFamily("afterimage_standby_used", "1 if reads go there.", labels=["standby"])
+    lag = GaugeMetricFamily("afterimage_standby_lag_seconds", "How far it is behind.", labels=["standby"])
+    reads = CounterMetricFamily("afterimage_standby_reads", "Reads that it answered.", labels=["standby"])
+    for standby in standbys:
+        used.add_metric([standby.name], standby.problem is None)
+        reads.add_metric([standby.name], standby.reads)
+        if standby.lag_seconds is not None:
+            lag.add_metric([standby.name], standby.lag_seconds)
+    yield from (used, lag, reads)
 
 
 async def figures_of_the_store(services: Services) -> list[Metric]:

@@ -1,24 +1,28 @@
 """The checks of PostgreSQL: the given server, or the service's own."""
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import AsyncExitStack
 from functools import partial
 from typing import Any
 
 import asyncpg
 
+from app.addresses import Address
 from app.doctor.check import Check
 from app.errors import StartupError
 from app.settings import Settings
 from app.store import migrate
 from app.store.embedded import EmbeddedPostgres
 from app.store.postgresql import extension
-from app.store.postgresql.server import connect, name_of, no_tables, too_many
+from app.store.postgresql.server import at_address, connect, name_of, no_tables, too_many
+from app.store.postgresql.standby import PRIMARY, STANDBY, why_unusable
 
 STARTED = "started to look and stopped again"
 
 REACHING = ("connection", "authentication", "database")
+
+ERRORS = (StartupError, asyncpg.PostgresError, asyncpg.InterfaceError, OSError)
 
 TABLE_RIGHTS = """
 SELECT coalesce(bool_and(has_table_privilege(c.oid, needed.privilege)), true)
@@ -67,8 +71,13 @@ async def check_postgresql(settings: Settings) -> AsyncIterator[Check]:
         for name, examine in examinations.items():
             try:
                 yield Check.passed(name, await examine(connection))
-            except (StartupError, asyncpg.PostgresError, asyncpg.InterfaceError, OSError) as error:
+            except ERRORS as error:
                 yield Check.failed(name, error)
+        if settings.pg_read_hosts:
+            try:
+                yield Check.passed("standbys", await _standbys(connection, parameters, settings.pg_read_hosts))
+            except ERRORS as error:
+                yield Check.failed("standbys", error)
 
 
 async def _extension(connection: Any) -> str:
@@ -107,6 +116,26 @@ async def _pool(settings: Settings, connection: Any) -> str:
     if problem := await too_many(connection, settings.workers, settings.max_pool_size):
         raise StartupError(problem)
     return f"the server has room for {settings.workers} x {settings.max_pool_size} connections"
+
+
+async def _standbys(connection: Any, parameters: Mapping[str, Any], addresses: Sequence[Address]) -> str:
+    """How far each is behind, at this moment."""
+    found = []
+    for name, host, port in addresses:
+        primary = await connection.fetchrow(PRIMARY)
+        try:
+            visitor = await connect(at_address(parameters, host, port))
+        except StartupError as error:
+            reason = str(error).rpartition("; ")[0] or error
+            raise StartupError(f"the standby {name}: {reason}; start it, or check AFTERIMAGE_PG_READ_HOSTS") from None
+        try:
+            standby = await visitor.fetchrow(STANDBY)
+        finally:
+            await visitor.close()
+        if problem := why_unusable(standby, primary["system_identifier"]):
+            raise StartupError(f"the standby {name} {problem}; take it out of AFTERIMAGE_PG_READ_HOSTS")
+        found.append(f"{name} {max(0, primary['position'] - standby['position'])} bytes behind")
+    return ", ".join(found)
 
 
 EXAMINATIONS: dict[str, Any] = {"extension": _extension, "migrations": _migrations, "permissions": _permissions}

@@ -65,6 +65,21 @@ class EmbeddedPostgres:
             self._user = user
             return url
 
+    def revive(self) -> bool:
+        """Starts the server again if it has died; False if it lives, or somebody is starting or stopping it.
+
+        Raises:
+            StartupError: it does not start.
+        """
+        with (
+            contextlib.suppress(BlockingIOError),
+            locked(self.home / "start.lock", fcntl.LOCK_EX | fcntl.LOCK_NB),
+        ):
+            if self._user is not None and self._server.is_gone:
+                self._server.serve()
+                return True
+        return False
+
     @property
     def has_users(self) -> bool:
         """True if a process, this one too, uses the server."""

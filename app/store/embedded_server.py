@@ -82,12 +82,17 @@ class Server:
     def _lock(self) -> BinaryIO:
         return locked(self.home / "server.lock", fcntl.LOCK_EX | fcntl.LOCK_NB)
 
-    def _lives(self) -> bool:
+    @property
+    def is_gone(self) -> bool:
+        """True if not even a process of it is left, without asking it."""
         try:
             self._lock().close()
         except BlockingIOError:
-            return True
-        return self._answers()
+            return False
+        return True
+
+    def _lives(self) -> bool:
+        return not self.is_gone or self._answers()
 
     def _answers(self) -> bool:
         folder = self._socket_folder()
@@ -157,9 +162,17 @@ class Server:
         return Path(os.path.realpath(self.home / "socket"))
 
     def _make_socket_folder(self) -> Path:
-        """A new private folder, elsewhere if this one's path is too long; a comma would be read as a second folder."""
-        self._remove_socket_folder()
+        """A new private folder, elsewhere if this one's path is too long; a comma would be read as a second folder.
+
+        Elsewhere it is the same again after a crash: those who use the server know its path.
+        """
         folder = self.home / "socket"
+        elsewhere = self._socket_folder()
+        if folder.is_symlink() and elsewhere.is_dir() and elsewhere.stat().st_uid == self.programs.user.pw_uid:
+            for path in elsewhere.iterdir():
+                path.unlink()
+            return elsewhere
+        self._remove_socket_folder()
         if len(os.fsencode(folder / ".s.PGSQL.5432")) > MAX_SOCKET_BYTES or "," in str(folder):
             folder.symlink_to(tempfile.mkdtemp(prefix=f"{NAME}-"))
         else:

@@ -61,6 +61,16 @@ class StoreLoad:
 
 
 @dataclass(frozen=True, slots=True)
+class StandbyState:
+    """A copy of the database that takes reads; `problem` says why it takes none at the moment."""
+
+    name: str
+    lag_seconds: float | None
+    problem: str | None
+    reads: int
+
+
+@dataclass(frozen=True, slots=True)
 class Backlog:
     """Memories whose vector of a model is still to be made, and those for which that was given up."""
 
@@ -69,7 +79,11 @@ class Backlog:
 
 
 class MemoryStore(Protocol):
-    """Memories, and the two arms of a search."""
+    """Memories, and the two arms of a search.
+
+    Searches, and what is told that it `may_lag`, may miss what was stored or deleted in the last seconds, where there
+    are standbys; all else sees everything that was answered before.
+    """
 
     def prepared(self, row: NewMemory) -> NewMemory:
         """The same with what can be made ready without the database; may be called in any thread, or not at all."""
@@ -80,13 +94,13 @@ class MemoryStore(Protocol):
         Those without a vector are queued, to be embedded from `embed_after` on.
         """
 
-    async def get(self, keys: Sequence[MemoryKey]) -> dict[MemoryKey, Memory]:
-        """The memories with these keys, as far as they exist."""
+    async def get(self, keys: Sequence[MemoryKey], *, may_lag: bool = False) -> dict[MemoryKey, Memory]:
+        """The memories with these keys, as far as they exist; one that a standby lacks is there nevertheless."""
 
     async def find(self, memory_id: UUID, projects: Sequence[str] | None) -> list[Memory]:
         """The memories with this id, one a project."""
 
-    async def page(self, scope: Scope, limit: int, after: Position | None) -> list[Memory]:
+    async def page(self, scope: Scope, limit: int, after: Position | None, *, may_lag: bool = False) -> list[Memory]:
         """Newest first, by (timestamp, project, id); `after` continues behind a place."""
 
     async def delete(self, key: MemoryKey) -> bool:
@@ -341,7 +355,10 @@ class Store(Protocol):
         """Finishes what is being written and disconnects."""
 
     def load(self) -> StoreLoad:
-        """How busy the connections of this process are."""
+        """How busy the connections of this process are, those to standbys not counted."""
+
+    def standbys(self) -> Sequence[StandbyState]:
+        """The standbys, as they were found last."""
 
     async def ping(self) -> None:
         """Asks the database for a sign of life.

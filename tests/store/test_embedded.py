@@ -219,6 +219,22 @@ def test_committed_data_survives_a_kill_of_the_server(folder: Path) -> None:
     server.stop()
 
 
+@pytest.mark.parametrize("which", ["folder", "odd_folder"])
+def test_a_server_that_died_is_started_again_at_the_same_address(which: str, request: pytest.FixtureRequest) -> None:
+    where: Path = request.getfixturevalue(which)
+    with running(where) as url:
+        first, second = EmbeddedPostgres(where), EmbeddedPostgres(where)
+        assert not first.revive(), "who has not started the server does not revive it"
+        assert first.start() == second.start() == url
+        assert not first.revive()
+        os.kill(postmaster(where), signal.SIGKILL)
+        eventually(first.revive)
+        assert not second.revive()
+        assert fetch(url, "SELECT 1") == 1
+        first.stop()
+        second.stop()
+
+
 def test_two_processes_make_a_new_folder_together(new_folder: Path) -> None:
     with other_process(new_folder) as first, other_process(new_folder) as second:
         assert started_at(said(first)) == started_at(said(second))

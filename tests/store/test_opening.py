@@ -18,6 +18,7 @@ from app.store import postgresql, sqlite
 from app.store.migrate import pending
 from app.store.postgresql import PostgresStore
 from app.store.postgresql.connections import Connections
+from app.store.postgresql.server import at_address
 from app.store.sqlite import SqliteStore
 from tests.conftest import MODEL, connections, execute
 from tests.memories import NOON, new
@@ -171,6 +172,22 @@ async def test_a_lost_connection_is_unavailable_and_the_next_request_works(datab
     async with pool.acquire() as connection:
         assert await connection.fetchval("SELECT 1") == 1
     await pool.close()
+
+
+@pytest.mark.parametrize(
+    ("url", "port"),
+    [
+        ("postgresql://u:p@db1:6432/name?target_session_attrs=primary", 6432),
+        ("postgresql://u:p:9@[fd00::1]:6432,db1:7/name", 6432),
+        ("postgresql://u@/name?host=/run/a&port=6432", 6432),
+        ("postgresql://u@[fd00::1]/name", None),
+    ],
+)
+def test_a_standby_has_the_port_of_the_primary_unless_it_has_its_own(url: str, port: int | None) -> None:
+    assert at_address({"dsn": url}, "db2", None)["port"] == port
+    assert at_address({"dsn": url}, "db2", 5)["port"] == 5
+    parts = {"host": "db1", "port": 6432, "user": "u", "database": "name", "password": None}
+    assert at_address(parts, "db2", None) == parts | {"host": "db2", "target_session_attrs": "any"}
 
 
 async def test_writers_never_use_more_connections_than_allowed(database: str) -> None:

@@ -1,5 +1,6 @@
 """The store on PostgreSQL with pgvector."""
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -12,9 +13,10 @@ from app.store.postgresql.idempotency import PostgresIdempotency
 from app.store.postgresql.imports import PostgresImports
 from app.store.postgresql.keys import PostgresKeys
 from app.store.postgresql.memories import PostgresMemories
+from app.store.postgresql.reads import Reads
 from app.store.postgresql.vector_index import HnswIndex
 from app.store.postgresql.vectors import PostgresVectors
-from app.store.protocol import StoreLoad
+from app.store.protocol import StandbyState, StoreLoad
 
 QUERIES = Path(app.store.__file__).with_name("postgresql.sql")
 
@@ -24,16 +26,19 @@ class PostgresStore:
 
     backend = "postgresql"
 
-    def __init__(self, connections: Connections, model: str, exact_search_limit: int = 10_000) -> None:
+    def __init__(
+        self, connections: Connections, model: str, exact_search_limit: int = 10_000, reads: Reads | None = None
+    ) -> None:
         """`model` is the embedding model whose vectors new memories get.
 
-        Searches among more than `exact_search_limit` vectors use an index.
+        Searches among more than `exact_search_limit` vectors use an index. `reads` sends them to standbys.
         """
         queries: Any = aiosql.from_path(QUERIES, "asyncpg", mandatory_parameters=False)
         self._connections = connections
+        self._reads = reads or Reads(connections)
         index = HnswIndex(connections, exact_search_limit)
-        vectors = PostgresVectors(connections, queries, index, exact_search_limit)
-        self.memories = PostgresMemories(connections, queries, model, vectors, index)
+        vectors = PostgresVectors(self._reads, queries, index, exact_search_limit)
+        self.memories = PostgresMemories(connections, self._reads, queries, model, vectors, index)
         self.embeddings = PostgresEmbeddings(connections, queries, index)
         self.imports = PostgresImports(connections, queries, self.memories)
         self.keys = PostgresKeys(connections, queries)
@@ -42,14 +47,20 @@ class PostgresStore:
     async def open(self) -> None:
         """See Store."""
         await self._connections.open()
+        await self._reads.open()
 
     async def close(self) -> None:
         """See Store."""
+        await self._reads.close()
         await self._connections.close()
 
     def load(self) -> StoreLoad:
         """See Store."""
         return self._connections.load()
+
+    def standbys(self) -> Sequence[StandbyState]:
+        """See Store."""
+        return self._reads.states()
 
     async def ping(self) -> None:
         """See Store."""

@@ -3,17 +3,18 @@
 import asyncio
 import time
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from typing import Any
 
 import asyncpg
 import structlog
 from pgvector.asyncpg import register_vector
 
-from app.errors import InvalidInputError, UnavailableError
+from app.errors import InvalidInputError, SlowStatementError, UnavailableError
 from app.store import migrate
 from app.store.postgresql import extension
-from app.store.postgresql.server import connect, no_tables, one_line, too_many
+from app.store.postgresql.faults import LOST, REFUSED, RESET_SECONDS, PoolConnection, terminate, transaction_on
+from app.store.postgresql.server import CONNECT_SECONDS, connect, no_tables, one_line, too_many
 from app.store.protocol import StoreLoad
 
 MIGRATION_LOCK = 0x61667465_72696D67
@@ -21,18 +22,11 @@ MIGRATION_LOCK = 0x61667465_72696D67
 
 LOCK_POLL_SECONDS = 0.1
 
-REFUSED = (asyncpg.DataError, asyncpg.ProgramLimitExceededError)
+GRACE_SECONDS = 1.0
+"""What the network may take on top of the time that the server allows a statement; then the connection is given up."""
 
-LOST = (
-    OSError,
-    asyncpg.PostgresConnectionError,
-    asyncpg.InterfaceError,
-    asyncpg.CannotConnectNowError,
-    asyncpg.AdminShutdownError,
-    asyncpg.CrashShutdownError,
-    asyncpg.IdleInTransactionSessionTimeoutError,
-    asyncpg.TooManyConnectionsError,
-)
+CLOSE_SECONDS = 10.0
+"""How long the end of the service waits for statements under way."""
 
 log = structlog.get_logger()
 
@@ -54,11 +48,12 @@ class Connections:
         `processes` is how many have such a pool each.
         """
         self._processes = processes
-        self._parameters = parameters
+        self.parameters = parameters
         self._sizes = {"min_size": min_size, "max_size": max_size}
         self._acquire_timeout_seconds = acquire_timeout_seconds
         self._statement_timeout_seconds = statement_timeout_seconds
-        self._schema = "public"
+        self._pool: Any = None
+        self.schema = "public"
         self._waiting = 0
         self._count = 0
         self._wait_seconds = 0.0
@@ -69,50 +64,69 @@ class Connections:
         Raises:
             StartupError: no connection, no extension, or a newer database.
         """
-        connection = await connect(self._parameters)
+        connection = await connect(self.parameters)
         try:
             await self._prepare(connection)
             if problem := await too_many(connection, self._processes, self._sizes["max_size"]):
                 log.warning("connections may run out", reason=problem)
         finally:
             await connection.close()
+        await self.open_pool(self.schema)
+
+    async def open_pool(self, schema: str) -> None:
+        """Opens the pool and makes nothing, as on a standby; the vector types are in `schema`."""
+        self.schema = schema
+        timeout_milliseconds = str(int(self._statement_timeout_seconds * 1000))
         self._pool = await asyncpg.create_pool(
-            **self._parameters,
+            **self.parameters,
             **self._sizes,
+            connection_class=PoolConnection,
             init=self._register_types,
             reset=_keep_session,
+            timeout=min(CONNECT_SECONDS, self._acquire_timeout_seconds),
+            command_timeout=self.patience_seconds,
             server_settings={
                 "application_name": "afterimage",
                 "gin_pending_list_limit": "65536",
                 # A process that vanished within a transaction must not hold what others wait for.
-                "idle_in_transaction_session_timeout": str(int(self._statement_timeout_seconds * 1000)),
+                "idle_in_transaction_session_timeout": timeout_milliseconds,
                 "jit": "off",
                 "plan_cache_mode": "force_custom_plan",
-                "statement_timeout": str(int(self._statement_timeout_seconds * 1000)),
+                "statement_timeout": timeout_milliseconds,
             },
         )
 
     async def close(self) -> None:
-        """Waits for the connections in use and closes all."""
-        await self._pool.close()
+        """Waits for the connections in use and closes all; after a while it cuts those that are left."""
+        if self._pool is not None:
+            with suppress(TimeoutError):
+                async with asyncio.timeout(CLOSE_SECONDS):
+                    await self._pool.close()
+
+    def cut(self) -> None:
+        """Ends all connections, and what runs on them, at once; `open_pool` makes others."""
+        if self._pool is not None:
+            self._pool.terminate()
+            self._pool = None
 
     @asynccontextmanager
     async def acquire(self) -> AsyncIterator[Any]:
         """Lends a connection.
 
         Raises:
-            UnavailableError: none became free in time, or the server is gone or too slow.
+            UnavailableError: none became free in time, or the server is gone or silent.
+            SlowStatementError: the server has ended a statement that took too long.
         """
         try:
             async with self._lent() as connection:
                 yield connection
         except TimeoutError:
             raise UnavailableError(
-                f"no database connection became free within {self._acquire_timeout_seconds:g} s; "
-                "try again, or raise AFTERIMAGE_MAX_POOL_SIZE"
+                f"PostgreSQL was silent for {self.patience_seconds:g} s; "
+                "whether it has done what it was told is not known"
             ) from None
         except asyncpg.QueryCanceledError:
-            raise UnavailableError(
+            raise SlowStatementError(
                 f"the statement ran longer than {self._statement_timeout_seconds:g} s "
                 "(AFTERIMAGE_STATEMENT_TIMEOUT_SECONDS)"
             ) from None
@@ -123,18 +137,45 @@ class Connections:
 
     @asynccontextmanager
     async def _lent(self) -> AsyncIterator[Any]:
+        """A connection on which a statement was abandoned is never used again."""
+        pool = self._pool
+        if pool is None:
+            raise asyncpg.InterfaceError("the pool is closed")
+        connection = await self._taken(pool)
+        try:
+            yield connection
+        except asyncio.CancelledError:
+            terminate(connection)
+            raise
+        except (TimeoutError, asyncpg.ReadOnlySQLTransactionError):
+            # What is silent, or no longer the primary, is so for the idle ones too, which do not notice.
+            terminate(connection)
+            await pool.expire_connections()
+            raise
+        finally:
+            with suppress(*LOST):  # what was done stands, and the pool cuts what it cannot take back
+                await pool.release(connection, timeout=RESET_SECONDS)
+
+    async def _taken(self, pool: Any) -> Any:
         began = time.perf_counter()
         self._waiting += 1
         try:
-            connection = await self._pool.acquire(timeout=self._acquire_timeout_seconds)
+            connection = await pool.acquire(timeout=self._acquire_timeout_seconds)
+        except TimeoutError:
+            raise UnavailableError(
+                f"no database connection was to be had within {self._acquire_timeout_seconds:g} s: all are in use, or "
+                "PostgreSQL is silent; try again, or raise AFTERIMAGE_MAX_POOL_SIZE"
+            ) from None
         finally:
             self._waiting -= 1
             self._wait_seconds += time.perf_counter() - began
         self._count += 1
-        try:
-            yield connection
-        finally:
-            await self._pool.release(connection)
+        return connection
+
+    @property
+    def patience_seconds(self) -> float:
+        """How long to wait for the answer to a statement: longer than the server lets it run."""
+        return self._statement_timeout_seconds + GRACE_SECONDS
 
     def load(self) -> StoreLoad:
         """How busy the pool is."""
@@ -145,7 +186,7 @@ class Connections:
     @asynccontextmanager
     async def transaction(self) -> AsyncIterator[Any]:
         """Lends a connection within a transaction."""
-        async with self.acquire() as connection, connection.transaction():
+        async with self.acquire() as connection, transaction_on(connection):
             yield connection
 
     @asynccontextmanager
@@ -156,16 +197,17 @@ class Connections:
             UnavailableError: the server is gone.
         """
         try:
-            connection = await asyncpg.connect(**self._parameters, timeout=self._acquire_timeout_seconds)
+            connection = await asyncpg.connect(**self.parameters, timeout=self._acquire_timeout_seconds)
         except (*LOST, TimeoutError) as error:
             raise UnavailableError(f"PostgreSQL does not answer: {one_line(error)}") from error
         try:
             yield connection
         finally:
-            await connection.close()
+            with suppress(*LOST):
+                await connection.close(timeout=RESET_SECONDS)
 
     async def _register_types(self, connection: Any) -> None:
-        await register_vector(connection, schema=self._schema)
+        await register_vector(connection, schema=self.schema)
 
     async def _prepare(self, connection: Any) -> None:
         """Extension and tables, in one transaction, under a lock that any number of starting processes may want.
@@ -185,7 +227,7 @@ class Connections:
         found = await extension.find(connection)
         if found is None:
             found = await extension.create(connection)
-        self._schema = found.schema
+        self.schema = found.schema
         extension.refuse_old(found)
         if found.is_unsound:
             log.warning(

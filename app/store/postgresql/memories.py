@@ -24,6 +24,7 @@ from app.models import (
 )
 from app.store.group_commit import GroupCommit
 from app.store.postgresql.connections import Connections
+from app.store.postgresql.reads import Reads
 from app.store.postgresql.vector_index import HnswIndex
 from app.store.postgresql.vectors import PostgresVectors
 from app.store.postgresql.words import PostgresWords, tsvector
@@ -40,14 +41,21 @@ class PostgresMemories:
     """MemoryStore on PostgreSQL."""
 
     def __init__(
-        self, connections: Connections, queries: Any, model: str, vectors: PostgresVectors, index: HnswIndex
+        self,
+        connections: Connections,
+        reads: Reads,
+        queries: Any,
+        model: str,
+        vectors: PostgresVectors,
+        index: HnswIndex,
     ) -> None:
         self._connections = connections
+        self._reads = reads
         self._queries = queries
         self._model = model
         self._vectors = vectors
         self._index = index
-        self._words = PostgresWords(connections, queries)
+        self._words = PostgresWords(connections, reads, queries)
         self._singles = GroupCommit(self._add_together, GROUPS_AT_ONCE)
 
     def prepared(self, row: NewMemory) -> NewMemory:
@@ -68,9 +76,10 @@ class PostgresMemories:
         """As `add`, within a transaction of the caller's. Rows go in by key, so that two batches cannot deadlock."""
         rows = sorted(new, key=lambda row: (row.memory.project, row.memory.id.int))
         order = self._queries.driver_adapter.maybe_order_params
-        parts = (rows[at : at + PART_ROWS] for at in range(0, len(rows), PART_ROWS))
+        parts = [rows[at : at + PART_ROWS] for at in range(0, len(rows), PART_ROWS)]
         values = (order("add_memories", self._columns(part, embed_after)) for part in parts)
-        stored = await connection.fetchmany(self._queries.add_memories.sql, values)
+        patience = len(parts) * self._connections.patience_seconds
+        stored = await connection.fetchmany(self._queries.add_memories.sql, values, timeout=patience)
         return {MemoryKey(row["project"], row["id"]) for row in stored}
 
     def _columns(self, rows: Sequence[NewMemory], embed_after: datetime) -> dict[str, Any]:
@@ -95,10 +104,14 @@ class PostgresMemories:
             "max_whole": MAX_WHOLE_CHARACTERS,
         }
 
-    async def get(self, keys: Sequence[MemoryKey]) -> dict[MemoryKey, Memory]:
+    async def get(self, keys: Sequence[MemoryKey], *, may_lag: bool = False) -> dict[MemoryKey, Memory]:
         """See MemoryStore."""
-        async with self._connections.acquire() as connection:
-            return await self.get_on(connection, keys)
+        found = await self._reads.run(lambda connection: self.get_on(connection, keys)) if may_lag else {}
+        missing = [key for key in keys if key not in found]
+        if missing:
+            async with self._connections.acquire() as connection:
+                found |= await self.get_on(connection, missing)
+        return found
 
     async def get_on(self, connection: Any, keys: Sequence[MemoryKey]) -> dict[MemoryKey, Memory]:
         """As `get`, within a transaction of the caller's."""
@@ -111,9 +124,10 @@ class PostgresMemories:
             rows = self._queries.find_memories(connection, id=memory_id, projects=projects, model=self._model)
             return [memory_from(row) async for row in rows]
 
-    async def page(self, scope: Scope, limit: int, after: Position | None) -> list[Memory]:
+    async def page(self, scope: Scope, limit: int, after: Position | None, *, may_lag: bool = False) -> list[Memory]:
         """See MemoryStore."""
-        async with self._connections.acquire() as connection:
+
+        async def read(connection: Any) -> list[Memory]:
             rows = self._queries.list_memories(
                 connection,
                 **asdict(scope),
@@ -124,6 +138,11 @@ class PostgresMemories:
                 model=self._model,
             )
             return [memory_from(row) async for row in rows]
+
+        if may_lag:
+            return await self._reads.run(read)
+        async with self._connections.acquire() as connection:
+            return await read(connection)
 
     async def delete(self, key: MemoryKey) -> bool:
         """See MemoryStore."""
@@ -147,15 +166,22 @@ class PostgresMemories:
 
     async def copies(self, scope: Scope, keys: Sequence[MemoryKey]) -> dict[MemoryKey, Copies]:
         """See MemoryStore."""
+        found = await self._reads.run(lambda connection: self._copies_on(connection, scope, keys))
+        missing = [key for key in keys if key not in found]
+        if missing:
+            async with self._connections.acquire() as connection:
+                found |= await self._copies_on(connection, scope, missing)
+        return found
+
+    async def _copies_on(self, connection: Any, scope: Scope, keys: Sequence[MemoryKey]) -> dict[MemoryKey, Copies]:
         given = {f"keys_{name}": values for name, values in key_arrays(keys).items()}
-        async with self._connections.acquire() as connection:
-            rows = self._queries.copies(connection, **asdict(scope), **given, limit=MAX_COPIES)
-            return {
-                MemoryKey(row["project"], row["id"]): Copies(
-                    row["code_hash"], row["timestamp"], row["copies"], row["last_timestamp"]
-                )
-                async for row in rows
-            }
+        rows = self._queries.copies(connection, **asdict(scope), **given, limit=MAX_COPIES)
+        return {
+            MemoryKey(row["project"], row["id"]): Copies(
+                row["code_hash"], row["timestamp"], row["copies"], row["last_timestamp"]
+            )
+            async for row in rows
+        }
 
     async def stats(self, projects: Sequence[str] | None, model: str) -> Stats:
         """See MemoryStore."""

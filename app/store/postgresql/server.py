@@ -1,8 +1,10 @@
 """How a server is reached, and what is said when it cannot be."""
 
+import re
 import ssl
 from collections.abc import Mapping
 from typing import Any
+from urllib.parse import parse_qs, urlsplit
 
 import asyncpg
 
@@ -64,6 +66,22 @@ async def too_many(connection: Any, processes: int, pool_size: int) -> str | Non
         f"{processes * pool_size}, and the server gives {room}; lower one of the two, or run: "
         f"ALTER SYSTEM SET max_connections = {processes * pool_size + 20} and restart PostgreSQL"
     )
+
+
+def at_address(parameters: Mapping[str, Any], host: str, port: int | None) -> dict[str, Any]:
+    """The parameters of another server that is like the first in all else; without a port also in that."""
+    if port is None:
+        port = _port_of_url(parameters["dsn"]) if "dsn" in parameters else parameters["port"]
+    # The URL may ask for a server that takes writes, which a standby does not.
+    return {**parameters, "host": host, "port": port, "target_session_attrs": "any"}
+
+
+def _port_of_url(url: str) -> int | None:
+    """The port of the first server that a URL names, None if it names none."""
+    parts = urlsplit(url)
+    found = re.search(r":(\d+)$", parts.netloc.rpartition("@")[2].partition(",")[0])
+    named = found[1] if found else parse_qs(parts.query).get("port", [""])[0].partition(",")[0]
+    return int(named) if named.isdecimal() else None
 
 
 def name_of(parameters: Mapping[str, Any]) -> str:

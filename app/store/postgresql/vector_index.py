@@ -10,6 +10,7 @@ from pgvector import HalfVector
 
 from app.models import QueryWords, Scope, Vector, VectorIndexKind, VectorIndexState, VectorIndexStats
 from app.store.postgresql.connections import Connections
+from app.store.postgresql.faults import transaction_on
 from app.store.postgresql.words import excluded, required
 
 BUILD_LOCK = 0x61667465_76656374
@@ -163,7 +164,7 @@ class HnswIndex:
     ) -> Sequence[Any]:
         """Rows of about the nearest vectors, about in order; fewer than `depth` if the filters hold for too few."""
         statement = SEARCH.format(dimensions=self._dimensions[model])
-        async with connection.transaction(readonly=True):
+        async with transaction_on(connection, readonly=True):
             await connection.execute(TUNE, str(SEARCH_LIST), str(MAX_SCANNED))
             rows: Sequence[Any] = await connection.fetch(
                 statement, *astuple(scope), HalfVector(vector), model, depth, required(words), excluded(words)

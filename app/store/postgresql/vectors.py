@@ -7,7 +7,7 @@ from typing import Any
 from pgvector import HalfVector
 
 from app.models import MAX_PIECES, Match, MemoryKey, Piece, QueryWords, Scope, Vector
-from app.store.postgresql.connections import Connections
+from app.store.postgresql.reads import Reads
 from app.store.postgresql.vector_index import HnswIndex
 from app.store.postgresql.words import excluded, required, words_of_required
 
@@ -18,9 +18,9 @@ MORE_VECTORS = 30
 class PostgresVectors:
     """Finds the memories whose best vector is nearest."""
 
-    def __init__(self, connections: Connections, queries: Any, index: HnswIndex, exact_limit: int) -> None:
+    def __init__(self, reads: Reads, queries: Any, index: HnswIndex, exact_limit: int) -> None:
         """Scopes of up to `exact_limit` vectors are compared one by one."""
-        self._connections = connections
+        self._reads = reads
         self._queries = queries
         self._index = index
         self._exact_limit = exact_limit
@@ -28,7 +28,8 @@ class PostgresVectors:
     async def search(self, scope: Scope, vector: Vector, model: str, limit: int, words: QueryWords) -> list[Match]:
         """See MemoryStore.search_vectors. A page is as full as the scope allows, whatever the index finds."""
         depth = limit + limit // 2 + MORE_VECTORS
-        async with self._connections.acquire() as connection:
+
+        async def read(connection: Any) -> list[Match]:
             if self._index.is_ready(model) and await self._are_many(connection, scope, model, words):
                 matches = best_of_each(await self._index.search(connection, scope, vector, model, depth, words))
                 if len(matches) >= limit:
@@ -39,6 +40,8 @@ class PostgresVectors:
                 rows = await self._search_exactly(connection, scope, vector, model, limit * (MAX_PIECES + 1), words)
                 matches = best_of_each(rows)
             return matches[:limit]
+
+        return await self._reads.run(read)
 
     async def _are_many(self, connection: Any, scope: Scope, model: str, words: QueryWords) -> bool:
         """Whether the scope holds more than can be compared one by one; counts no further.

@@ -8,6 +8,8 @@ from typing import Any
 
 from app.models import Match, MemoryKey, QueryWords, Scope, Words
 from app.store.postgresql.connections import Connections
+from app.store.postgresql.faults import transaction_on
+from app.store.postgresql.reads import Reads
 from app.store.word_plan import WordCounts, WordPlan, distinct_words, plan_words
 
 MAX_POSITION = 16383
@@ -41,33 +43,41 @@ MAX_COUNTED = 50_000
 class PostgresWords:
     """The text search, and the document frequencies that its rank needs."""
 
-    def __init__(self, connections: Connections, queries: Any) -> None:
+    def __init__(self, connections: Connections, reads: Reads, queries: Any) -> None:
         self._connections = connections
+        self._reads = reads
         self._queries = queries
 
     async def search(self, scope: Scope, query: QueryWords, limit: int) -> list[Match]:
         """See MemoryStore.search_words."""
-        async with self._connections.acquire() as connection, connection.transaction(readonly=True):
-            await connection.execute(TUNE)
-            plan = plan_words(query, await self._counts(connection, scope.projects, query), CANDIDATES, MAX_CANDIDATES)
-            found = self._queries.search_words(
-                connection,
-                **asdict(scope),
-                rare=_demanding(query, _any(plan.rare)),
-                together=_demanding(query, "" if query.required else _all(plan.together)),
-                common=_common(query, plan),
-                words=[f"'{word}'" for word in plan.words],
-                idfs=_shares(plan),
-                mean_length=plan.mean_length,
-                weights=WEIGHTS,
-                limit_rare=MAX_CANDIDATES,
-                limit_common=CANDIDATES,
-                limit_bytes=MAX_BYTES,
-                limit=2 * limit,
-            )
-            strengths = {MemoryKey(row["project"], row["id"]): row["strength"] async for row in found}
+
+        async def read(connection: Any) -> dict[MemoryKey, float]:
+            async with transaction_on(connection, readonly=True):
+                return await self._strengths(connection, scope, query, limit)
+
+        strengths = await self._reads.run(read)
         matches = [Match(key, strength / (strength + HALF_SCORE)) for key, strength in strengths.items()]
         return matches[:limit]
+
+    async def _strengths(self, connection: Any, scope: Scope, query: QueryWords, limit: int) -> dict[MemoryKey, float]:
+        await connection.execute(TUNE)
+        plan = plan_words(query, await self._counts(connection, scope.projects, query), CANDIDATES, MAX_CANDIDATES)
+        found = self._queries.search_words(
+            connection,
+            **asdict(scope),
+            rare=_demanding(query, _any(plan.rare)),
+            together=_demanding(query, "" if query.required else _all(plan.together)),
+            common=_common(query, plan),
+            words=[f"'{word}'" for word in plan.words],
+            idfs=_shares(plan),
+            mean_length=plan.mean_length,
+            weights=WEIGHTS,
+            limit_rare=MAX_CANDIDATES,
+            limit_common=CANDIDATES,
+            limit_bytes=MAX_BYTES,
+            limit=2 * limit,
+        )
+        return {MemoryKey(row["project"], row["id"]): row["strength"] async for row in found}
 
     async def refresh(self) -> int:
         """See MemoryStore.refresh_frequencies."""
@@ -79,7 +89,7 @@ class PostgresWords:
 
     async def _refresh_project(self, project: str, memories: int, counted: int) -> None:
         every = -(-memories // MAX_COUNTED) or 1
-        async with self._connections.acquire() as connection, connection.transaction():
+        async with self._connections.transaction() as connection:
             claimed = self._queries.claim_frequencies(connection, project=project, memories=memories, counted=counted)
             if [row async for row in claimed]:
                 await self._queries.delete_frequencies(connection, project=project)

@@ -1,12 +1,13 @@
 """The store on one SQLite file."""
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import aiosql
 
 import app.store
-from app.store.protocol import StoreLoad
+from app.store.protocol import StandbyState, StoreLoad
 from app.store.sqlite.connections import SqliteConnections
 from app.store.sqlite.embeddings import SqliteEmbeddings
 from app.store.sqlite.idempotency import SqliteIdempotency
@@ -49,6 +50,10 @@ class SqliteStore:
     def load(self) -> StoreLoad:
         """See Store."""
         return self._connections.load()
+
+    def standbys(self) -> Sequence[StandbyState]:
+        """See Store: a file has none."""
+        return ()
 
     async def ping(self) -> None:
         """See Store."""

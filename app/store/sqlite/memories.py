@@ -85,8 +85,9 @@ class SqliteMemories:
             await queries.queue_embeddings(connection, pending)
         return {row.memory.key for row in rows}
 
-    async def get(self, keys: Sequence[MemoryKey]) -> dict[MemoryKey, Memory]:
-        """See MemoryStore."""
+    async def get(self, keys: Sequence[MemoryKey], *, may_lag: bool = False) -> dict[MemoryKey, Memory]:
+        """See MemoryStore; nothing lags here."""
+        del may_lag
         async with self._connections.read() as connection:
             return await self.get_on(connection, keys)
 
@@ -103,8 +104,9 @@ class SqliteMemories:
             )
             return [memory_from(row) async for row in rows]
 
-    async def page(self, scope: Scope, limit: int, after: Position | None) -> list[Memory]:
-        """See MemoryStore."""
+    async def page(self, scope: Scope, limit: int, after: Position | None, *, may_lag: bool = False) -> list[Memory]:
+        """See MemoryStore; nothing lags here."""
+        del may_lag
         async with self._connections.read() as connection:
             rows = self._queries.list_memories(
                 connection,

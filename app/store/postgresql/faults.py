@@ -1,0 +1,60 @@
+"""How connections fail, and how they are ended without waiting for a server that is silent."""
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager, suppress
+from typing import Any
+
+import asyncpg
+
+RESET_SECONDS = 2.0
+"""How long a connection may take to be reset or closed before it is cut."""
+
+REFUSED = (asyncpg.DataError, asyncpg.ProgramLimitExceededError)
+
+LOST = (
+    OSError,
+    asyncpg.PostgresConnectionError,
+    asyncpg.InterfaceError,
+    asyncpg.InternalClientError,  # an answer cut off in the middle; or none of several hosts is the primary
+    asyncpg.OperatorInterventionError,
+    asyncpg.InsufficientResourcesError,
+    asyncpg.InvalidAuthorizationSpecificationError,
+    asyncpg.InvalidCatalogNameError,
+    asyncpg.ReadOnlySQLTransactionError,
+    asyncpg.IdleInTransactionSessionTimeoutError,
+)
+"""What a server answers that is down, about to be, or no longer the primary, and what is said if it does not answer."""
+
+
+class PoolConnection(asyncpg.Connection):  # type: ignore[misc]
+    """A connection whose end never hangs."""
+
+    __slots__ = ()
+
+    async def close(self, *, timeout: float | None = None) -> None:  # noqa: ASYNC109
+        """Says goodbye, or cuts the connection where nobody listens any more."""
+        with suppress(*LOST):
+            await super().close(timeout=RESET_SECONDS if timeout is None else timeout)
+
+
+@asynccontextmanager
+async def transaction_on(connection: Any, *, readonly: bool = False) -> AsyncIterator[None]:
+    """A transaction, which ends with its connection where a statement was abandoned: a rollback would wait for it."""
+    transaction = connection.transaction(readonly=readonly)
+    await transaction.start()
+    try:
+        yield
+    except (TimeoutError, asyncio.CancelledError):
+        terminate(connection)
+        raise
+    except BaseException:
+        await transaction.rollback()
+        raise
+    await transaction.commit()
+
+
+def terminate(connection: Any) -> None:
+    """Cuts a connection of a pool, unless it is gone already."""
+    with suppress(asyncpg.InterfaceError):
+        connection.terminate()
