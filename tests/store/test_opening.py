@@ -270,3 +270,18 @@ async def test_memories_that_were_stored_before_code_had_a_hash_have_one(tmp_pat
     found = await store.memories.copies(Scope(), [memory.key, again.memory.key])
     assert [found[key].count for key in (memory.key, again.memory.key)] == [2, 2]
     await store.close()
+
+
+async def test_a_cancelled_read_leaves_no_connection_in_the_past(tmp_path: Path) -> None:
+    store = SqliteStore(tmp_path / "store.db", MODEL)
+    await store.open()
+    for number in range(1, 51):
+        reads = [asyncio.create_task(store.memories.page(Scope(), 100, None)) for _ in range(4)]
+        await asyncio.sleep(number / 10_000)
+        for read in reads:
+            read.cancel()
+        await asyncio.gather(*reads, return_exceptions=True)
+        await store.memories.add([new() for _ in range(2)], NOON)
+        for _ in range(4):
+            assert (await store.memories.stats(None, MODEL)).total_entries == 2 * number
+    await store.close()

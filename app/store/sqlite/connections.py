@@ -114,6 +114,12 @@ class SqliteConnections:
                 yield connection
         except sqlite3.OperationalError as error:
             raise UnavailableError(f"SQLite does not answer: {self._reason(error)}") from error
+        except asyncio.CancelledError:
+            # A statement may stand half read, and the connection then goes on seeing the file as it was.
+            closing, connection = connection, await self._connect()
+            await closing.close()
+            del self._deadlines[closing]
+            raise
         finally:
             self._readers.put_nowait(connection)
 
