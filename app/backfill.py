@@ -12,7 +12,7 @@ from app.errors import UnavailableError
 from app.logs import describe
 from app.models import Memory
 from app.pieces import cut
-from app.store.protocol import ClaimedMemory, EmbeddingStore, PieceVector
+from app.store.embedding_protocol import ClaimedMemory, EmbeddingStore, PieceVector
 
 FRESH_LIMIT = 256
 """New memories that wait in this process; more are left to the queue in the database."""
@@ -90,15 +90,19 @@ class Backfill:
             try:
                 await self.embed(memories, Priority.WRITE)
             except Exception as error:  # noqa: BLE001 - the queue in the database still has them
-                log.warning("memories are embedded later", count=len(memories), reason=describe(error))
+                log.warning(
+                    "memories are embedded later",
+                    model=self._worker.model,
+                    count=len(memories),
+                    reason=describe(error),
+                )
 
     async def _embed_queued(self) -> None:
         complete = False
         while True:
             try:
-                if not complete:
-                    await self._store.queue_missing(self._worker.model, datetime.now(UTC))
-                    complete = True
+                while not complete:
+                    complete = await self._store.queue_missing(self._worker.model, datetime.now(UTC)) == 0
                 await self._worker.wait_ready()
                 now = datetime.now(UTC)
                 until = now + CLAIM_TIME
@@ -110,10 +114,10 @@ class Backfill:
                 else:
                     await asyncio.sleep(POLL_SECONDS)
             except UnavailableError as error:
-                log.warning("the background embedding waits", reason=describe(error))
+                log.warning("the background embedding waits", model=self._worker.model, reason=describe(error))
                 await asyncio.sleep(error.retry_after_seconds)
             except Exception:
-                log.exception("the background embedding failed and goes on")
+                log.exception("the background embedding failed and goes on", model=self._worker.model)
                 await asyncio.sleep(POLL_SECONDS)
 
     async def _embed_claims(self, claims: Sequence[ClaimedMemory]) -> None:

@@ -99,7 +99,7 @@ async def _migrate(settings: "Settings", path: Path, options: "ImportOptions") -
 
     async with AsyncExitStack() as stack:
         store = await open_store(settings, settings.embedding_model, stack)
-        imports = await open_imports(settings, store, settings.embedding_model)
+        imports = await open_imports(settings, store)
         claimed = await imports.begin(path, options)
         await Audit(store.keys).note(
             None, "import.start", claimed.job.id, source=path.name, project=claimed.job.project
@@ -219,10 +219,34 @@ def examine() -> None:
 @cli.command()
 def stats() -> None:
     """Prints what the store holds, as JSON."""
+    from app import embedding_status
+
+    settings = _settings(quiet=True)
+    found = _with_store(settings, embedding_status.stats_of)
+    print(json.dumps(asdict(found), indent=2, default=str))
+
+
+@cli.command()
+def embed(
+    status: Annotated[bool, typer.Option("--status", help="Print how far they are; also without options.")] = False,
+    restart: Annotated[
+        bool, typer.Option("--restart", help="First queue anew what was given up, and what lacks a vector.")
+    ] = False,
+) -> None:
+    """Prints which embedding models are in use, how far their vectors are, and why some could not be made."""
+    from app import embedding_status
+
     settings = _settings(quiet=True)
 
-    found = _with_store(settings, lambda store: store.memories.stats(None, settings.embedding_model))
-    print(json.dumps(asdict(found), indent=2, default=str))
+    async def look(store: "Store") -> str:
+        if restart:
+            failed, missing = await embedding_status.restart(store)
+            print(f"Queued anew: {failed} that were given up, {missing} that were missing.", flush=True)
+        if restart and not status:
+            return "A running service makes them; afterimage embed --status shows how far it is."
+        return embedding_status.describe(await embedding_status.status_of(store, settings.embedding_model))
+
+    print(_with_store(settings, look))
 
 
 @cli.command()
@@ -243,7 +267,7 @@ def search(
         async with AsyncExitStack() as stack:
             services = await open_services(settings, stack)
             if mode != "fts":
-                await services.worker.wait_ready()
+                await services.models.active.worker.wait_ready()
             hits = await services.searches.search(
                 SearchMode(mode),
                 query,

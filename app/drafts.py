@@ -13,6 +13,7 @@ from app.errors import AfterImageError, ConflictError, SecretError
 from app.languages import language_of
 from app.models import EmbeddingStatus, Memory, MemoryKey, NewMemory, Vector
 from app.redaction import Redaction
+from app.store.embedding_protocol import ModelsInUse
 from app.tokens import document_words
 
 
@@ -26,7 +27,7 @@ class AddStatus(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Draft:
-    """A memory as a client sends it; what it leaves out the server fills in."""
+    """A memory as a client sends it; what it leaves out the server fills in. `model` is that of the vector."""
 
     project: str
     file_path: str
@@ -39,6 +40,7 @@ class Draft:
     language: str | None = None
     timestamp: datetime | None = None
     vector: Vector | None = None
+    model: str | None = None
     redacted: int = 0
 
 
@@ -55,14 +57,17 @@ class Added:
 class DraftBatch:
     """Drafts that are stored together: `rows` go into the store, and of what it answers `outcome` makes the result."""
 
-    def __init__(self, drafts: Sequence[Draft], redaction: Redaction) -> None:
-        """Takes the secrets out; a draft that must not hold one is rejected alone."""
+    def __init__(self, drafts: Sequence[Draft], redaction: Redaction, used: ModelsInUse) -> None:
+        """Takes the secrets out; a draft that must not hold one is rejected alone.
+
+        A memory with a vector is ready if that is of the model that is searched.
+        """
         self.now = datetime.now(UTC)
         self._entries: list[tuple[Draft, NewMemory, SecretError | None]] = []
         self._first: dict[MemoryKey, NewMemory] = {}
         for draft in drafts:
             cleaned, refusal = _cleaned(draft, redaction)
-            row = _new_memory(cleaned, self.now)
+            row = _new_memory(cleaned, self.now, used)
             self._entries.append((cleaned, row, refusal))
             if refusal is None:
                 self._first.setdefault(row.memory.key, row)
@@ -109,7 +114,9 @@ def _cleaned(draft: Draft, redaction: Redaction) -> tuple[Draft, SecretError | N
     return (replace(draft, redacted=count, **texts) if count else draft), None
 
 
-def _new_memory(draft: Draft, now: datetime) -> NewMemory:
+def _new_memory(draft: Draft, now: datetime, used: ModelsInUse) -> NewMemory:
+    model = draft.model or used.target
+    ready = draft.vector is not None and model == used.active
     memory = Memory(
         id=draft.id or uuid7(),
         project=draft.project,
@@ -122,10 +129,11 @@ def _new_memory(draft: Draft, now: datetime) -> NewMemory:
         language=draft.language or language_of(draft.file_path),
         timestamp=draft.timestamp or now,
         created_at=now,
-        embedding_status=EmbeddingStatus.PENDING if draft.vector is None else EmbeddingStatus.READY,
+        embedding_status=EmbeddingStatus.READY if ready else EmbeddingStatus.PENDING,
         import_id=None,
     )
-    return NewMemory(memory, document_words(memory.file_path, memory.new_code, memory.context), draft.vector)
+    words = document_words(memory.file_path, memory.new_code, memory.context)
+    return NewMemory(memory, words, draft.vector, model=model)
 
 
 COMPARED = ("file_path", "new_code", "old_code", "context", "session_id", "agent_id", "language", "timestamp")

@@ -4,9 +4,8 @@ from collections.abc import Callable, Mapping, Sequence
 from collections.abc import Set as AbstractSet
 from uuid import UUID
 
-from app.backfill import Backfill
 from app.drafts import Added, Draft, DraftBatch, redacted, unembedded
-from app.embedding.worker import Priority
+from app.embedding_models import EmbeddingModels
 from app.errors import KeyReusedError, OutstandingError
 from app.models import EmbeddingStatus, Memory, MemoryKey
 from app.redaction import Redaction
@@ -20,9 +19,9 @@ class Idempotency:
     A key is taken by the transaction that stores: whatever ends a request before (an error, a crash) leaves it free.
     """
 
-    def __init__(self, store: Store, backfill: Backfill, redaction: Redaction) -> None:
+    def __init__(self, store: Store, models: EmbeddingModels, redaction: Redaction) -> None:
         self._store = store
-        self._backfill = backfill
+        self._models = models
         self._redaction = redaction
         self._running: set[tuple[str, str]] = set()
 
@@ -78,7 +77,7 @@ class Idempotency:
         *,
         offer: bool,
     ) -> Answer:
-        batch = DraftBatch(drafts, self._redaction)
+        batch = DraftBatch(drafts, self._redaction, self._models.used)
         added: list[Added] = []
 
         def outcome(stored: AbstractSet[MemoryKey], there: Mapping[MemoryKey, Memory]) -> tuple[Answer, bool]:
@@ -87,7 +86,7 @@ class Idempotency:
 
         try:
             answer = await self._store.idempotency.add(
-                request, batch.rows, self._backfill.due_at(batch.now), batch.now, outcome
+                request, batch.rows, self._models.due_at(batch.now), batch.now, outcome
             )
         except OutstandingError:  # another process was first, and has just ended
             kept = await self._kept(request)
@@ -96,11 +95,11 @@ class Idempotency:
             return kept
         self._redaction.taken_out += redacted(added)
         if offer:
-            self._backfill.offer(unembedded(added))
+            self._models.offer(unembedded(added))
         return answer
 
     async def _embed(self, project: str, memory_id: UUID) -> None:
         key = MemoryKey(project, memory_id)
         memory = (await self._store.memories.get([key])).get(key)
         if memory is not None and memory.embedding_status is not EmbeddingStatus.READY:
-            await self._backfill.embed([memory], Priority.WRITE)
+            await self._models.embed([memory])

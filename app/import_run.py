@@ -34,7 +34,8 @@ from app.models import (
 from app.redaction import Redaction
 from app.sources import Reader
 from app.store.classify import differences
-from app.store.protocol import ClaimedImport, EmbeddingStore, ImportBatch, ImportStore, MemoryStore
+from app.store.embedding_protocol import EmbeddingStore, ModelStore
+from app.store.protocol import ClaimedImport, ImportBatch, ImportStore, MemoryStore
 from app.tokens import document_words
 
 STAGES = list(ImportStage)
@@ -60,7 +61,7 @@ class ImportRun:
         imports: ImportStore,
         memories: MemoryStore,
         embeddings: EmbeddingStore,
-        model: str,
+        models: ModelStore,
         lease_time: timedelta,
         redaction: Redaction,
     ) -> None:
@@ -75,7 +76,8 @@ class ImportRun:
         self._imports = imports
         self._memories = memories
         self._embeddings = embeddings
-        self._model = model
+        self._models = models
+        self._model: str | None = None
         self._lease_time = lease_time
         self._thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix="import")
 
@@ -114,7 +116,13 @@ class ImportRun:
         return await self._finish(ImportState.COMPLETED, notes=notes or None)
 
     async def _work(self) -> str | None:
-        """All stages; answers what the source holds that has no place here, None if told to stop."""
+        """All stages; answers what the source holds that has no place here, None if told to stop.
+
+        Vectors are kept if they are of the model that vectors were made for when the import began, while it is in use.
+        """
+        used = await self._models.get()
+        model = self._claimed.model or used.target
+        self._model = model if model in used.names else None
         with await self._in_thread(self._open) as reader:
             count = reader.count
             if self._job.stage is ImportStage.SNAPSHOT:
@@ -205,6 +213,7 @@ class ImportRun:
             redacted=redacted,
             altered=row.altered is not None,
             unusable_vector=row.vector_problem is not None,
+            model=self._model,
         )
         if self._stage is not ImportStage.MIGRATING or self._job.dry_run:
             return new  # it is compared only, and words are not
@@ -237,7 +246,9 @@ class ImportRun:
         """
         keys = [row.memory.key for _, row in batch.rows]
         stored = await self._memories.get(keys)
-        vectors = await self._embeddings.vectors(self._model, keys)
+        vectors = await self._embeddings.vectors(self._model, keys) if self._model else {}
+        # Asked behind them: if the model is in use still, then none of its vectors was removed before.
+        kept = self._model in (await self._models.get()).names
         refused = await self._refused(batch)
         findings = [
             Finding(FindingKind.MISMATCHED, row.rowid, row.source_id, f"it was taken, and now {row.reason}")
@@ -250,7 +261,7 @@ class ImportRun:
             there = stored.get(row.memory.key)
             if there is None:
                 findings.append(Finding(FindingKind.MISSING, rowid, str(row.memory.id), "it is not stored"))
-            elif problems := _problems(row, there, vectors.get(row.memory.key), batch.more_fields):
+            elif problems := _problems(row, there, vectors.get(row.memory.key), batch.more_fields, kept=kept):
                 reason = f"stored with another {', '.join(problems)}"
                 findings.append(Finding(FindingKind.MISMATCHED, rowid, str(row.memory.id), reason))
         kinds = [finding.kind for finding in findings]
@@ -295,10 +306,14 @@ def _unmapped(reader: Reader) -> str:
 
 
 def _problems(
-    row: NewMemory, there: Memory, vector: NDArray[np.float16] | None, more_fields: Sequence[str]
+    row: NewMemory, there: Memory, vector: NDArray[np.float16] | None, more_fields: Sequence[str], *, kept: bool
 ) -> Sequence[str]:
-    """What differs; a vector is compared at the precision it is stored with."""
+    """What differs; a vector, where it was kept, is compared at the precision it is stored with."""
     problems = differences(row.memory, there, more_fields)
-    if row.vector is not None and (vector is None or not np.array_equal(vector, row.vector.astype(np.float16))):
+    if (
+        kept
+        and row.vector is not None
+        and (vector is None or not np.array_equal(vector, row.vector.astype(np.float16)))
+    ):
         problems.append("vector")
     return problems

@@ -64,11 +64,10 @@ class ImportLimits:
 class Imports:
     """The service behind the routes of imports and the `migrate` command."""
 
-    def __init__(self, store: Store, model: str, limits: ImportLimits, redaction: Redaction) -> None:
+    def __init__(self, store: Store, limits: ImportLimits, redaction: Redaction) -> None:
         self._redaction = redaction
         self._store = store
         self._imports = store.imports
-        self._model = model
         self._limits = limits
         self._wake = asyncio.Event()
         self._task: asyncio.Task[None] | None = None
@@ -158,7 +157,7 @@ class Imports:
             store.imports,
             store.memories,
             store.embeddings,
-            self._model,
+            store.models,
             self._limits.lease_time,
             self._redaction,
         ).run()
@@ -254,6 +253,7 @@ class Imports:
             validate=options.validate,
             dry_run=options.dry_run,
             batch_size=options.batch_size or self._limits.batch_size,
+            model=(await self._store.models.get()).target,
         )
 
     def _copy(self, import_id: UUID) -> Path:

@@ -21,9 +21,9 @@ from app.api.peers import Peers
 from app.api.problems import add_handlers
 from app.api.stopping import Stopping
 from app.audit import Audit
-from app.backfill import Backfill
-from app.embedding.embedder import open_embedder
-from app.embedding.worker import EmbeddingWorker
+from app.embedding.embedder import Embedder, model_identity, open_embedder
+from app.embedding_models import EmbeddingModels
+from app.embedding_progress import EmbeddingProgress
 from app.errors import StartupError
 from app.exports import Exports
 from app.frequencies import Frequencies
@@ -63,7 +63,7 @@ def create_app(settings: Settings | None = None, peers: Peers | None = None) -> 
         async with AsyncExitStack() as stack:
             if settings.backend == "sqlite":
                 stack.enter_context(alone_on(settings.sqlite_path))
-            services = await open_services(settings, stack)
+            services = await open_services(settings, stack, decides_model=True)
             await _refuse_strangers(settings, services.keys)
             services.imports.start()
             stack.push_async_callback(services.imports.stop)
@@ -125,23 +125,26 @@ def _limits(settings: Settings) -> RequestLimits:
     )
 
 
-async def open_services(settings: Settings, stack: AsyncExitStack) -> Services:
+async def open_services(settings: Settings, stack: AsyncExitStack, *, decides_model: bool = False) -> Services:
     """Opens everything that the application is made of; the stack closes it.
+
+    With `decides_model` vectors are made for the configured model from now on, else for those that the store names.
 
     Raises:
         StartupError: says in one line what is wrong and how to mend it.
     """
-    embedder = open_embedder(
-        settings.embedding_model, settings.embedding_device, settings.models_folder, settings.workers
-    )
-    store = await open_store(settings, embedder.model, stack)
-    worker = EmbeddingWorker(embedder)
-    await worker.start()
-    stack.push_async_callback(worker.stop)
-    backfill = Backfill(store.embeddings, worker)
-    backfill.start()
-    stack.push_async_callback(backfill.stop)
-    upkeep = VectorIndexUpkeep(store.embeddings, embedder.model)
+    store = await open_store(settings, settings.embedding_model, stack)
+
+    def embedder(model: str) -> Embedder:
+        return open_embedder(model, settings.embedding_device, settings.models_folder, settings.workers)
+
+    models = EmbeddingModels(store.embeddings, store.models, embedder)
+    stack.push_async_callback(models.stop)
+    await models.start(model_identity(settings.embedding_model) if decides_model else None)
+    progress = EmbeddingProgress(store.embeddings, store.models)
+    progress.start()
+    stack.push_async_callback(progress.stop)
+    upkeep = VectorIndexUpkeep(store.embeddings, store.models)
     upkeep.start()
     stack.push_async_callback(upkeep.stop)
     frequencies = Frequencies(store.memories)
@@ -155,11 +158,11 @@ async def open_services(settings: Settings, stack: AsyncExitStack) -> Services:
     return Services(
         settings=settings,
         store=store,
-        worker=worker,
-        memories=Memories(store.memories, worker, backfill, redaction),
-        searches=Searches(store.memories, worker, weights, Fusion(settings.fusion)),
-        idempotency=Idempotency(store, backfill, redaction),
-        imports=await open_imports(settings, store, embedder.model, redaction),
+        models=models,
+        memories=Memories(store.memories, models, progress, redaction),
+        searches=Searches(store.memories, models, weights, Fusion(settings.fusion)),
+        idempotency=Idempotency(store, models, redaction),
+        imports=await open_imports(settings, store, redaction),
         exports=Exports(store, settings.spool_folder / "exports"),
         keys=open_keys(settings, store),
         audit=Audit(store.keys),
@@ -168,12 +171,13 @@ async def open_services(settings: Settings, stack: AsyncExitStack) -> Services:
 
 
 async def open_store(settings: Settings, model: str, stack: AsyncExitStack) -> Store:
-    """Opens the configured store, and PostgreSQL itself where none is given.
+    """Opens the configured store, and PostgreSQL itself where none is given; `model` is that of an empty store.
 
     Raises:
         StartupError: says in one line what is wrong and how to mend it.
     """
     store: Store
+    model = model_identity(model)
     if settings.backend == "sqlite":
         store = SqliteStore(
             settings.sqlite_path, model, settings.acquire_timeout_seconds, settings.statement_timeout_seconds
@@ -187,7 +191,7 @@ async def open_store(settings: Settings, model: str, stack: AsyncExitStack) -> S
     return store
 
 
-async def open_imports(settings: Settings, store: Store, model: str, redaction: Redaction | None = None) -> Imports:
+async def open_imports(settings: Settings, store: Store, redaction: Redaction | None = None) -> Imports:
     """The service of imports, without the task that runs them.
 
     Raises:
@@ -201,7 +205,7 @@ async def open_imports(settings: Settings, store: Store, model: str, redaction: 
         max_upload_bytes=settings.max_upload_bytes,
         max_queued=settings.max_queued_imports,
     )
-    service = Imports(store, model, limits, redaction or Redaction(SecretsMode(settings.secrets)))
+    service = Imports(store, limits, redaction or Redaction(SecretsMode(settings.secrets)))
     with _spool(settings):
         await service.open()
     return service

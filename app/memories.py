@@ -4,9 +4,9 @@ from collections.abc import Sequence
 from dataclasses import replace
 from uuid import UUID
 
-from app.backfill import Backfill
-from app.drafts import Added, Draft, DraftBatch, redacted, unembedded
-from app.embedding.worker import EmbeddingWorker, Priority
+from app.drafts import Added, AddStatus, Draft, DraftBatch, redacted, unembedded
+from app.embedding_models import EmbeddingModels
+from app.embedding_progress import EmbeddingProgress
 from app.errors import ConflictError, NotFoundError
 from app.models import EmbeddingStatus, Memory, MemoryKey, Scope, Stats
 from app.redaction import Redaction
@@ -19,13 +19,13 @@ class Memories:
     def __init__(
         self,
         store: MemoryStore,
-        worker: EmbeddingWorker,
-        backfill: Backfill,
+        models: EmbeddingModels,
+        progress: EmbeddingProgress,
         redaction: Redaction,
     ) -> None:
         self._store = store
-        self._worker = worker
-        self._backfill = backfill
+        self._models = models
+        self._progress = progress
         self._redaction = redaction
 
     async def add(self, draft: Draft, *, wait_for_embedding: bool = False) -> Added:
@@ -43,15 +43,16 @@ class Memories:
         if memory.embedding_status is EmbeddingStatus.READY:
             return added
         if not wait_for_embedding:
-            self._backfill.offer(unembedded([added]))
+            self._models.offer(unembedded([added]))
             return added
-        await self._backfill.embed([memory], Priority.WRITE)
+        sent = draft.vector is not None and added.status is AddStatus.CREATED
+        await self._models.embed([memory], with_target=not sent)
         return replace(added, memory=replace(memory, embedding_status=EmbeddingStatus.READY))
 
     async def add_all(self, drafts: Sequence[Draft]) -> list[Added]:
         """Stores memories in one transaction; answers in the same order. A rejected one never sinks the others."""
         answers = await self._add(drafts)
-        self._backfill.offer(unembedded(answers))
+        self._models.offer(unembedded(answers))
         return answers
 
     async def get(self, memory_id: UUID, projects: Sequence[str] | None) -> Memory:
@@ -81,14 +82,17 @@ class Memories:
 
     async def stats(self, projects: Sequence[str] | None) -> Stats:
         """What the store holds."""
-        return await self._store.stats(projects, self._worker.model)
+        used = self._models.used
+        found = await self._store.stats(projects, used.active)
+        embedding = await self._progress.complete(found.embedding, used, projects)
+        return replace(found, embedding=self._models.with_problems(embedding))
 
     async def _add(self, drafts: Sequence[Draft]) -> list[Added]:
-        batch = DraftBatch(drafts, self._redaction)
+        batch = DraftBatch(drafts, self._redaction, self._models.used)
         stored: set[MemoryKey] = set()
         there: dict[MemoryKey, Memory] = {}
         if batch.rows:
-            stored = await self._store.add(batch.rows, self._backfill.due_at(batch.now))
+            stored = await self._store.add(batch.rows, self._models.due_at(batch.now))
             others = [row.memory.key for row in batch.rows if row.memory.key not in stored]
             there = await self._store.get(others) if others else {}
         added = batch.outcome(stored, there)

@@ -90,8 +90,9 @@ class Words:
 class NewMemory:
     """A memory to be stored, with its words and, when it is known already, its vector.
 
-    `indexed` are the words as the store keeps them, where they were made beforehand; `redacted` is how many secrets
-    were taken out. `altered` and `unusable_vector` say what an import had to do to the row, as in `Counts`.
+    `model` made the vector; None stands for the one that vectors are made for. `indexed` are the words as the store
+    keeps them, where they were made beforehand; `redacted` is how many secrets were taken out. `altered` and
+    `unusable_vector` say what an import had to do to the row, as in `Counts`.
     """
 
     memory: Memory
@@ -101,6 +102,7 @@ class NewMemory:
     redacted: int = 0
     altered: bool = False
     unusable_vector: bool = False
+    model: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -244,6 +246,18 @@ class VectorIndexStats:
 
 
 @dataclass(frozen=True, slots=True)
+class ModelChangeStats:
+    """How far the vectors of the next model are: it is searched once nothing is pending and its index is ready."""
+
+    model: Annotated[str, Field(description="The model whose vectors are being made.")]
+    pending: Annotated[int, Field(description="Memories whose vector of it is still to be made.")]
+    failed: Annotated[int, Field(description="Memories whose vector of it could not be made; they hold nothing up.")]
+    pieces_pending: Annotated[int, Field(description="Memories of long code whose pieces are to follow.")]
+    index: VectorIndexStats
+    problem: Annotated[str | None, Field(description="Why it cannot be used.")] = None
+
+
+@dataclass(frozen=True, slots=True)
 class EmbeddingStats:
     """The state of the vectors."""
 
@@ -256,6 +270,19 @@ class EmbeddingStats:
         Field(description="Memories of long code that are found as a whole, and whose pieces are to follow."),
     ]
     index: VectorIndexStats
+    problem: Annotated[str | None, Field(description="Why the model cannot be used.")] = None
+    rate: Annotated[
+        float | None,
+        Field(
+            description="Vectors of memories a second: by how much `pending` (of the next model during a change; then "
+            "`pieces_pending`) has fallen in the last minute, whichever processes made them. Null where nothing is "
+            "pending, where it does not fall, and where only some projects are asked for."
+        ),
+    ] = None
+    seconds_left: Annotated[float | None, Field(description="Until that is 0, at this rate.")] = None
+    change: Annotated[
+        ModelChangeStats | None, Field(description="While the vectors of another model are being made.")
+    ] = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -352,7 +379,7 @@ class NewImport:
     """What is asked of an import.
 
     `source_key` is the same for the same file, `spool` identifies the folder that holds the private copy. With
-    `keep_projects` the memories of this service's own files stay in their projects.
+    `keep_projects` the memories of this service's own files stay in their projects. Vectors of `model` are kept.
     """
 
     id: UUID
@@ -366,6 +393,7 @@ class NewImport:
     validate: bool
     dry_run: bool
     batch_size: int
+    model: str
 
 
 @dataclass(frozen=True, slots=True)

@@ -6,7 +6,7 @@ from datetime import datetime
 from enum import StrEnum
 
 from app.embedding.embedder import query_text
-from app.embedding.worker import EmbeddingWorker, Priority
+from app.embedding_models import EmbeddingModels
 from app.excerpts import excerpt_of
 from app.models import Copies, Explanation, Hit, Match, QueryWords, Scope
 from app.ranking import Ranked, Weights, distinction, fuse, fuse_ranks, rank_vectors, rank_words
@@ -38,9 +38,9 @@ class Fusion(StrEnum):
 class Searches:
     """The service behind the routes of searches."""
 
-    def __init__(self, store: MemoryStore, worker: EmbeddingWorker, weights: Weights, fusion: Fusion) -> None:
+    def __init__(self, store: MemoryStore, models: EmbeddingModels, weights: Weights, fusion: Fusion) -> None:
         self._store = store
-        self._worker = worker
+        self._models = models
         self._weights = weights
         self._fusion = fusion
 
@@ -146,8 +146,8 @@ class Searches:
         return await self._store.search_words(scope, words, limit) if words else []
 
     async def _search_meaning(self, scope: Scope, query: str, words: QueryWords, limit: int) -> Sequence[Match]:
-        [vector] = await self._worker.embed([query_text(query)], Priority.QUERY)
-        return await self._store.search_vectors(scope, vector, self._worker.model, limit, words)
+        vector, model = await self._models.query_vector(query_text(query), scope.projects)
+        return await self._store.search_vectors(scope, vector, model, limit, words)
 
 
 def _by_score_and_time(found: tuple[Ranked, Copies]) -> tuple[float, datetime]:

@@ -169,7 +169,8 @@ class Settings(BaseSettings):
     embedding_model: str = setting(
         "all-MiniLM-L6-v2",
         "embeddings.model",
-        "Any sentence-transformers model, or `hashing`: hashed words, needs no model and knows no meaning.",
+        "Any sentence-transformers model, or `hashing` (`hashing-N` of N numbers): hashed words, needs no model and "
+        "knows no meaning.",
         min_length=1,
         max_length=200,
     )

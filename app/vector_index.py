@@ -5,7 +5,7 @@ import asyncio
 import structlog
 
 from app.logs import describe
-from app.store.protocol import EmbeddingStore
+from app.store.embedding_protocol import EmbeddingStore, ModelStore
 
 PAUSE_SECONDS = 10.0
 """Between two looks; what a look costs is a count that ends at the first vector too many."""
@@ -14,11 +14,11 @@ log = structlog.get_logger()
 
 
 class VectorIndexUpkeep:
-    """One loop; that only one process at a time builds is the store's affair."""
+    """One loop, for the model that is searched; that only one process at a time builds is the store's affair."""
 
-    def __init__(self, store: EmbeddingStore, model: str, *, pause_seconds: float = PAUSE_SECONDS) -> None:
+    def __init__(self, store: EmbeddingStore, models: ModelStore, *, pause_seconds: float = PAUSE_SECONDS) -> None:
         self._store = store
-        self._model = model
+        self._models = models
         self._pause_seconds = pause_seconds
         self._task: asyncio.Task[None] | None = None
 
@@ -35,7 +35,7 @@ class VectorIndexUpkeep:
     async def _run(self) -> None:
         while True:
             try:
-                await self._store.ensure_index(self._model)
+                await self._store.ensure_index((await self._models.get()).active)
             except Exception as error:  # noqa: BLE001 - searches do without the index, and the next look tries again
                 log.warning("the index of the vectors is built later", reason=describe(error))
             await asyncio.sleep(self._pause_seconds)

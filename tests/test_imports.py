@@ -4,7 +4,7 @@ import asyncio
 import os
 import random
 import time
-from datetime import datetime, timedelta
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from uuid import UUID
 
@@ -15,25 +15,26 @@ from app.errors import ConflictError, InvalidInputError, SourceError, Unavailabl
 from app.imports import ImportLimits, ImportOptions, Imports
 from app.models import Counts, FindingKind, Import, ImportStage, ImportState, Memory, MemoryKey, Scope, Validation
 from app.redaction import Redaction
+from app.store.embedding_protocol import Backlog
 from app.store.protocol import ImportBatch, Lease, Store
 from tests.conftest import MODEL
 from tests.effort import effort
-from tests.memories import new
+from tests.memories import NOON, new, vector
 from tests.source_files import damage, entry, write_ai_afterimage, write_service
 
 OPTIONS = ImportOptions(batch_size=10)
 
 
-async def opened(store: Store, folder: Path, lease_seconds: float = 60, model: str = MODEL) -> Imports:
+async def opened(store: Store, folder: Path, lease_seconds: float = 60) -> Imports:
     limits = ImportLimits(folder, folder / "spool", 10, timedelta(seconds=lease_seconds), 1024 * 1024)
-    service = Imports(store, model, limits, Redaction())
+    service = Imports(store, limits, Redaction())
     await service.open()
     return service
 
 
 async def test_no_more_wait_than_the_limit(store: Store, tmp_path: Path, source: Path) -> None:
     limits = ImportLimits(tmp_path, tmp_path / "spool", 10, timedelta(seconds=60), 1024 * 1024, max_queued=2)
-    service = Imports(store, MODEL, limits, Redaction())
+    service = Imports(store, limits, Redaction())
     await service.open()
     for _ in range(2):
         await service.queue_file(source.name, OPTIONS)
@@ -90,8 +91,62 @@ async def test_rows_with_equal_path_and_time_are_different_memories(
 
 
 async def test_another_model_makes_all_vectors_anew(store: Store, tmp_path: Path, source: Path) -> None:
-    job = await run(await opened(store, tmp_path, model="another"), source)
+    await store.models.aim("another", NOON, NOON)
+    job = await run(await opened(store, tmp_path), source)
     assert job.counts.reembedded == 35
+
+
+async def test_vectors_of_a_model_that_is_being_changed_are_kept_and_the_next_are_made(
+    store: Store, imports: Imports, source: Path
+) -> None:
+    await store.memories.add([new(vector(1))], NOON)
+    claimed = await imports.begin(source, OPTIONS)
+    await store.models.aim("next", NOON, NOON)
+    job = await imports.run(claimed)
+    assert job is not None
+    assert (job.counts.migrated, job.counts.reembedded, job.validation.mismatched) == (35, 0, 0)
+    assert await store.embeddings.backlog("next") == Backlog(pending=35, failed=0, pieces_pending=0)
+
+
+async def test_a_change_of_the_model_during_an_import_is_no_difference(
+    store: Store, tmp_path: Path, source: Path
+) -> None:
+    first = await opened(store, tmp_path)
+    claimed = await first.begin(source, OPTIONS)
+    task = asyncio.create_task(first.run(claimed))
+    async with asyncio.timeout(20):
+        while (await first.get(claimed.job.id, None)).counts.migrated < 10:
+            await asyncio.sleep(0)
+    task.cancel()
+    await asyncio.gather(task, return_exceptions=True)
+    kept = (await first.get(claimed.job.id, None)).counts.migrated
+    assert kept < 35
+    await store.models.aim("next", datetime.now(UTC), NOON)
+    await store.embeddings.queue_missing("next", NOON)
+    claims = await store.embeddings.claim("next", 1000, datetime.now(UTC), NOON)
+    await store.embeddings.save("next", {claim.memory.key: vector(1, dimensions=5) for claim in claims})
+    assert await store.models.switch("next", NOON, NOON)
+    await store.models.sweep(None, 1000)
+    second = await opened(store, tmp_path)
+    second.start()
+    async with asyncio.timeout(20):
+        while not (job := await second.get(claimed.job.id, None)).state.is_final:
+            await asyncio.sleep(0.02)
+    await second.stop()
+    assert (job.state, job.counts.migrated, job.counts.reembedded) == (ImportState.COMPLETED, 35, 35 - kept)
+    assert (job.validation.checked, job.validation.mismatched, job.validation.missing) == (35, 0, 0)
+    assert await store.embeddings.vectors(MODEL, [memory.key for memory in await stored(store)]) == {}
+
+
+async def test_an_import_that_began_before_its_model_was_wanted_keeps_no_vectors_afterwards(
+    store: Store, imports: Imports, source: Path
+) -> None:
+    await store.models.aim("another", NOON, NOON)
+    claimed = await imports.begin(source, OPTIONS)
+    await store.models.aim(MODEL, NOON, NOON)
+    job = await imports.run(claimed)
+    assert job is not None
+    assert (job.counts.migrated, job.counts.reembedded, job.validation.mismatched) == (35, 35, 0)
 
 
 async def test_an_interrupted_import_goes_on_where_it_stopped(store: Store, tmp_path: Path, source: Path) -> None:

@@ -9,7 +9,7 @@ from fastapi.security import HTTPBearer
 
 from app.access import Caller, KeyScope
 from app.audit import Audit
-from app.embedding.worker import EmbeddingWorker
+from app.embedding_models import EmbeddingModels
 from app.exports import Exports
 from app.idempotency import Idempotency
 from app.imports import Imports
@@ -27,7 +27,7 @@ class Services:
 
     settings: Settings
     store: Store
-    worker: EmbeddingWorker
+    models: EmbeddingModels
     memories: Memories
     searches: Searches
     idempotency: Idempotency

@@ -10,6 +10,7 @@ from app.api.deps import Given, Reader, log_projects
 from app.api.problems import responses
 from app.api.schemas import Project
 from app.api.stopping import ToldToStop
+from app.embedding.worker import EmbeddingWorker
 from app.errors import UnavailableError
 from app.models import Stats
 
@@ -33,7 +34,8 @@ class Readiness(BaseModel):
     ready: bool
     checks: dict[str, str] = Field(
         description="By name: `ok`, `loading`, `stopping`, or what is wrong. Only semantic and hybrid searches need "
-        "the model, and everything does without a standby.",
+        "the model, and all does without a standby. `embedding_change` is there while the model is being changed, "
+        "and stops nothing.",
         examples=[{"postgresql": "ok", "embedding": "ok", "standby 10.0.0.2": "ok, 0.1 s behind"}],
     )
 
@@ -55,18 +57,23 @@ async def readyz(given: Given, stopping: ToldToStop, response: Response) -> Read
         checks[given.store.backend] = f"no answer within {PATIENCE_SECONDS:g} s"
     except UnavailableError as error:
         checks[given.store.backend] = str(error)
-    if given.worker.problem is not None:
-        checks["embedding"] = given.worker.problem
-    elif not given.worker.ready:
-        checks["embedding"] = "loading"
+    active, target = given.models.active.worker, given.models.target.worker
+    checks["embedding"] = _state(active)
+    if target is not active:
+        state = _state(target)
+        checks["embedding_change"] = f"{OK}: the vectors of {target.model} are being made" if state == OK else state
     for standby in given.store.standbys():
         checks[f"standby {standby.name}"] = standby.problem or f"{OK}, {standby.lag_seconds:.1f} s behind"
     if stopping.is_set():
         checks["service"] = "stopping"
-    ready = checks[given.store.backend] == OK and given.worker.problem is None and not stopping.is_set()
+    ready = checks[given.store.backend] == OK and active.problem is None and not stopping.is_set()
     if not ready:
         response.status_code = 503
     return Readiness(ready=ready, checks=checks)
+
+
+def _state(worker: EmbeddingWorker) -> str:
+    return worker.problem or (OK if worker.ready else "loading")
 
 
 @router.get("/v1/stats", responses=responses(422))

@@ -76,7 +76,7 @@ async def add_memory(
     """
     log_projects(body.project)
     caller.require_project(body.project)
-    draft = body.draft(given.worker.dimensions)
+    draft = body.draft(given.models.target.worker)
     waiting = wait is not None
     if repeat := await repeatable(request, caller):
         answer_of = partial(_answer, waiting=waiting)
@@ -160,7 +160,7 @@ def _draft(item: MemoryIn | str, given: Services, caller: Caller) -> Draft:
     if isinstance(item, str):
         raise InvalidInputError(item)
     caller.require_project(item.project)
-    return item.draft(given.worker.dimensions)
+    return item.draft(given.models.target.worker)
 
 
 @router.get("/memories", responses=responses(422))

@@ -68,6 +68,7 @@ class Figures(Collector):
 def figures_here(counted: RequestMetrics, services: Services, in_flight: Mapping[Kind, int]) -> list[Metric]:
     """What this process has done, and the load on it as it is now."""
     store = services.store.load()
+    waiting = sum(worker.waiting for worker in services.models.workers)
     return [
         *counted.registry.collect(),
         gauge("connections", "Connections to the database.", store.connections),
@@ -75,7 +76,7 @@ def figures_here(counted: RequestMetrics, services: Services, in_flight: Mapping
         gauge("connections_awaited", "Who waits for one, or for the writer of SQLite.", store.waiting),
         CounterMetricFamily("afterimage_connections_lent", "How often one was lent.", store.lent),
         CounterMetricFamily("afterimage_connections_wait_seconds", "Waiting for them in all.", store.wait_seconds),
-        gauge("embedding_texts_waiting", "Texts that wait for the model here.", services.worker.waiting),
+        gauge("embedding_texts_waiting", "Texts that wait for a model here.", waiting),
         *standby_figures(services.store.standbys()),
         *bounded(services, in_flight),
     ]
@@ -91,7 +92,9 @@ def bounded(services: Services, in_flight: Mapping[Kind, int]) -> Iterator[Metri
         now.add_metric([kind], in_flight[kind])
         most.add_metric([kind], limits[kind])
     yield from (now, most)
-    yield gauge("embedding_texts_limit", "More texts of one kind are not taken.", services.worker.limit_texts)
+    yield gauge(
+        "embedding_texts_limit", "More texts of one kind are not taken.", services.models.active.worker.limit_texts
+    )
     yield gauge("imports_queued_limit", "More waiting imports are answered 503.", settings.max_queued_imports)
     yield CounterMetricFamily(
         "afterimage_redactions", "Secrets taken out of what was stored.", services.redaction.taken_out
@@ -113,7 +116,7 @@ def standby_figures(standbys: Sequence[StandbyState]) -> Iterator[Metric]:
 
 async def figures_of_the_store(services: Services) -> list[Metric]:
     """What is the same whichever process tells it."""
-    backlog = await services.store.embeddings.backlog(services.worker.model)
+    backlog = await services.store.embeddings.backlog(services.models.used.target)
     imports = GaugeMetricFamily("afterimage_imports", "Imports by state.", labels=["state"])
     for state in ImportState:
         imports.add_metric([state], await services.store.imports.count(state))

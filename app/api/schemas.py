@@ -25,6 +25,7 @@ from pydantic_core import PydanticCustomError
 
 from app.access import AuditEntry, Key, KeyScope
 from app.drafts import Added, AddStatus, Draft
+from app.embedding.worker import EmbeddingWorker
 from app.errors import InvalidInputError, UnavailableError
 from app.models import (
     MAX_NAME_CHARACTERS,
@@ -165,8 +166,8 @@ class MemoryIn(Body):
         ),
     ] = None
 
-    def draft(self, dimensions: int | None) -> Draft:
-        """The draft for the service; `dimensions` is what a vector must have.
+    def draft(self, worker: EmbeddingWorker) -> Draft:
+        """The draft for the service; a vector must be as those of the worker's model are.
 
         Raises:
             InvalidInputError: the embedding does not fit.
@@ -182,7 +183,8 @@ class MemoryIn(Body):
             agent_id=self.agent_id,
             language=self.language,
             timestamp=self.timestamp,
-            vector=None if self.embedding is None else _unit(self.embedding, dimensions),
+            vector=None if self.embedding is None else _unit(self.embedding, worker.dimensions),
+            model=worker.model,
         )
 
 

@@ -38,7 +38,7 @@ def refuse_unwritable(folder: Path, variable: str) -> None:
 def _model(settings: Settings) -> str:
     """Looks for the files only: loading them would take seconds."""
     model = settings.embedding_model
-    if model == hashing.MODEL:
+    if hashing.dimensions_of(model) is not None:
         return f"{model}, which needs no files"
     if minilm.is_named(model):
         weights = minilm.checked_weights()

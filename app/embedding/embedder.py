@@ -45,13 +45,20 @@ class Embedder(Protocol):
         """Vectors of unit length in the order of the texts, shape (texts, dimensions)."""
 
 
+def model_identity(model: str) -> str:
+    """The identity that is stored with the vectors of a model, of whatever name it was configured by."""
+    if hashing.dimensions_of(model) == hashing.DIMENSIONS:
+        return hashing.MODEL
+    return model.removeprefix("sentence-transformers/")
+
+
 def open_embedder(model: str, device: str, models_folder: Path, processes: int = 1) -> Embedder:
     """The embedder of a model, not loaded yet; what is made of a model is kept in the folder.
 
     So many processes have one each, and share the processor.
     """
-    if model == hashing.MODEL:
-        return HashingEmbedder()
+    if (dimensions := hashing.dimensions_of(model)) is not None:
+        return HashingEmbedder(dimensions)
     if minilm.is_named(model) and device == "cpu":
         return OnnxEmbedder(models_folder, processes)
     return SentenceTransformerEmbedder(model, device)

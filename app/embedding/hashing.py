@@ -8,6 +8,8 @@ from numpy.typing import NDArray
 MODEL = "hashing"
 DIMENSIONS = 384
 
+NAME = re.compile(r"hashing(?:-([1-9]\d{0,3}))?")
+
 WORD = re.compile(r"\w+")
 PART_BOUNDARY = re.compile(r"_+|(?<=[a-z])(?=[A-Z])|(?<=[A-Z])(?=[A-Z][a-z])|(?<=\D)(?=\d)|(?<=\d)(?=\D)")
 
@@ -24,20 +26,33 @@ class HashingEmbedder:
     texts_per_call = 16
     parallel_calls = 1
 
+    def __init__(self, dimensions: int = DIMENSIONS) -> None:
+        if dimensions != DIMENSIONS:
+            self.model = f"{MODEL}-{dimensions}"
+            self.dimensions = dimensions
+
     def load(self) -> None:
         """Nothing to load."""
 
     def embed(self, texts: Sequence[str]) -> NDArray[np.float32]:
-        """Vectors of unit length in the order of the texts, shape (texts, 384)."""
-        vectors = np.zeros((len(texts), DIMENSIONS), np.float32)
+        """Vectors of unit length in the order of the texts, shape (texts, dimensions)."""
+        vectors = np.zeros((len(texts), self.dimensions), np.float32)
         for vector, text in zip(vectors, texts, strict=True):
             for word in words(text):
                 digest = int.from_bytes(blake2b(word.encode(), digest_size=8).digest())
-                vector[(digest >> 1) % DIMENSIONS] += 1 if digest & 1 else -1
+                vector[(digest >> 1) % self.dimensions] += 1 if digest & 1 else -1
             if not vector.any():  # no words, or all of them cancelled out: a zero vector has no cosine
                 vector[0] = 1
         vectors /= np.linalg.norm(vectors, axis=1, keepdims=True)
         return vectors
+
+
+def dimensions_of(model: str) -> int | None:
+    """The dimensions of `hashing`, or of `hashing-N`; None if the model is another."""
+    found = NAME.fullmatch(model)
+    if found is None:
+        return None
+    return int(found[1]) if found[1] else DIMENSIONS
 
 
 def words(text: str) -> Iterator[str]:

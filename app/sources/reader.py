@@ -56,8 +56,8 @@ class Reader:
         SourceError: the file is no source; says what was found and what was expected.
     """
 
-    def __init__(self, path: Path, vector_dimensions: int = 384, model: str = "all-MiniLM-L6-v2") -> None:
-        """Vectors of any other model than `model` are passed over: a mix could not be searched."""
+    def __init__(self, path: Path, vector_dimensions: int = 384, model: str | None = "all-MiniLM-L6-v2") -> None:
+        """Vectors of any other model than `model` are passed over (None: all): a mix could not be searched."""
         self._dimensions = vector_dimensions
         self._model = model
         with _refusing():

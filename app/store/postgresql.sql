@@ -1,15 +1,21 @@
 -- name: add_memories
--- Stores memories with their words and vectors, passes over keys that are there, and queues those that lack
--- vectors: of the whole, or of pieces if they are long.
-WITH given AS (
-  SELECT *
+-- Stores memories with their words and vectors, passes over keys that are there, and queues them for each model in use
+-- of which they lack vectors: of the whole, or of pieces if they are long. A vector of another model is left out.
+WITH used AS (
+  SELECT active AS model FROM embedding_models
+  UNION
+  SELECT target FROM embedding_models
+), given AS (
+  SELECT
+    project, id, file_path, new_code, old_code, context, session_id, agent_id, language, timestamp, created_at,
+    import_id, words, vector, coalesce(model, (SELECT target FROM embedding_models)) AS model
   FROM unnest(
     :projects::text[], :ids::uuid[], :file_paths::text[], :new_codes::text[], :old_codes::text[], :contexts::text[],
     :session_ids::text[], :agent_ids::text[], :languages::text[], :timestamps::timestamptz[], :created_ats::timestamptz[],
-    :import_ids::uuid[], :words::text[], :vectors::halfvec[]
+    :import_ids::uuid[], :words::text[], :vectors::halfvec[], :models::text[]
   ) AS row (
     project, id, file_path, new_code, old_code, context, session_id, agent_id, language, timestamp, created_at,
-    import_id, words, vector
+    import_id, words, vector, model
   )
 ), stored AS (
   INSERT INTO memories (
@@ -24,16 +30,19 @@ WITH given AS (
   RETURNING project, id
 ), embedded AS (
   INSERT INTO embeddings (project, memory_id, model, piece, embedding)
-  SELECT project, id, :model::text, 0, vector
+  SELECT project, id, model, 0, vector
   FROM given
   JOIN stored USING (project, id)
+  JOIN used USING (model)
   WHERE vector IS NOT NULL
 ), queued AS (
   INSERT INTO embedding_queue (project, memory_id, model, due_at, whole)
-  SELECT project, id, :model::text, :due_at::timestamptz, vector IS NULL
+  SELECT project, id, used.model, :due_at::timestamptz, vector IS NULL OR used.model <> given.model
   FROM given
   JOIN stored USING (project, id)
+  CROSS JOIN used
   WHERE vector IS NULL
+     OR used.model <> given.model
      OR char_length(new_code) > :max_whole
 )
 SELECT project, id
@@ -46,7 +55,8 @@ SELECT
   m.created_at, m.import_id, q.memory_id IS NOT NULL AS queued, q.due_at
 FROM unnest(:projects::text[], :ids::uuid[]) AS wanted (project, id)
 JOIN memories AS m USING (project, id)
-LEFT JOIN embedding_queue AS q ON q.project = m.project AND q.memory_id = m.id AND q.model = :model AND q.whole;
+LEFT JOIN embedding_queue AS q
+  ON q.project = m.project AND q.memory_id = m.id AND q.whole AND q.model = (SELECT active FROM embedding_models);
 
 -- name: find_memories
 -- The memories with one id, one a project.
@@ -54,7 +64,8 @@ SELECT
   m.project, m.id, m.file_path, m.new_code, m.old_code, m.context, m.session_id, m.agent_id, m.language, m.timestamp,
   m.created_at, m.import_id, q.memory_id IS NOT NULL AS queued, q.due_at
 FROM memories AS m
-LEFT JOIN embedding_queue AS q ON q.project = m.project AND q.memory_id = m.id AND q.model = :model AND q.whole
+LEFT JOIN embedding_queue AS q
+  ON q.project = m.project AND q.memory_id = m.id AND q.whole AND q.model = (SELECT active FROM embedding_models)
 WHERE m.id = :id
   AND (:projects::text[] IS NULL OR m.project = ANY (:projects))
 ORDER BY m.project;
@@ -65,7 +76,8 @@ SELECT
   m.project, m.id, m.file_path, m.new_code, m.old_code, m.context, m.session_id, m.agent_id, m.language, m.timestamp,
   m.created_at, m.import_id, q.memory_id IS NOT NULL AS queued, q.due_at
 FROM memories AS m
-LEFT JOIN embedding_queue AS q ON q.project = m.project AND q.memory_id = m.id AND q.model = :model AND q.whole
+LEFT JOIN embedding_queue AS q
+  ON q.project = m.project AND q.memory_id = m.id AND q.whole AND q.model = (SELECT active FROM embedding_models)
 WHERE (:projects::text[] IS NULL OR m.project = ANY (:projects))
   AND (:session_id::text IS NULL OR m.session_id = :session_id)
   AND (:agent_id::text IS NULL OR m.agent_id = :agent_id)
@@ -351,28 +363,60 @@ SELECT
   (SELECT vector_dims(embedding) FROM embeddings WHERE model = :model LIMIT 1) AS dimensions,
   pg_database_size(current_database()) AS size_bytes;
 
--- name: queue_missing!
--- Queues memories that have no vector of a model, as after a change of the model.
+-- name: queue_missing
+-- Queues a portion of the memories that have no vector of a model, as after a change of the model; one row each.
 INSERT INTO embedding_queue (project, memory_id, model, due_at)
 SELECT m.project, m.id, :model::text, :now::timestamptz
 FROM memories AS m
 WHERE NOT EXISTS (
-  SELECT FROM embeddings AS e
-  WHERE e.project = m.project
-    AND e.memory_id = m.id
-    AND e.model = :model
-    AND e.piece = 0
-)
-ON CONFLICT (project, memory_id, model) DO NOTHING;
+    SELECT FROM embeddings AS e
+    WHERE e.project = m.project
+      AND e.memory_id = m.id
+      AND e.model = :model
+      AND e.piece = 0
+  )
+  AND NOT EXISTS (
+    SELECT FROM embedding_queue AS q
+    WHERE q.project = m.project
+      AND q.memory_id = m.id
+      AND q.model = :model
+  )
+LIMIT :limit
+ON CONFLICT (project, memory_id, model) DO NOTHING
+RETURNING project;
 
--- name: embedding_backlog^
--- How many memories wait for their vector of a model, and for how many that was given up.
+-- name: queue_failed
+-- Queues anew what was given up; one row each.
+UPDATE embedding_queue
+SET attempts = 0,
+    error = NULL,
+    due_at = :now
+WHERE model = :model
+  AND due_at IS NULL
+RETURNING project;
+
+-- name: embedding_failures
+-- Why vectors of a model could not be made, with one memory of each reason: given up, or to be tried again; of the whole
+-- memory, or of its pieces.
 SELECT
-  count(*) FILTER (WHERE due_at IS NOT NULL) AS pending,
-  count(*) FILTER (WHERE due_at IS NULL) AS failed
+  due_at IS NULL AS given_up, whole, error AS reason, count(*) AS memories,
+  min(project || '/' || memory_id) AS example
 FROM embedding_queue
 WHERE model = :model
-  AND whole
+  AND error IS NOT NULL
+GROUP BY given_up, whole, reason
+ORDER BY given_up DESC, memories DESC, whole DESC, reason
+LIMIT :limit;
+
+-- name: embedding_backlog^
+-- How many memories wait for their vector of a model, for how many that was given up, and how many long ones wait for
+-- those of their pieces.
+SELECT
+  count(*) FILTER (WHERE whole AND due_at IS NOT NULL) AS pending,
+  count(*) FILTER (WHERE whole AND due_at IS NULL) AS failed,
+  count(*) FILTER (WHERE NOT whole AND due_at IS NOT NULL) AS pieces_pending
+FROM embedding_queue
+WHERE model = :model
   AND (:projects::text[] IS NULL OR project = ANY (:projects));
 
 -- name: claim_embeddings
@@ -478,15 +522,118 @@ JOIN embeddings AS e ON e.project = wanted.project AND e.memory_id = wanted.id
 WHERE e.model = :model
   AND e.piece = 0;
 
+-- name: begin_models!
+-- Notes which model is in use where that is not known yet: that of the vectors that are there, or else the given one.
+INSERT INTO embedding_models (id, active, target, aimed_at, sweep_at)
+SELECT 1, found.model, found.model, :now::timestamptz, :now::timestamptz
+FROM (
+  SELECT coalesce(
+    (SELECT e.model FROM embeddings AS e GROUP BY e.model ORDER BY count(*) DESC, e.model = :model DESC LIMIT 1),
+    :model::text
+  ) AS model
+  WHERE NOT EXISTS (SELECT FROM embedding_models)
+) AS found
+ON CONFLICT (id) DO NOTHING;
+
+-- name: get_models^
+-- The models in use.
+SELECT active, target
+FROM embedding_models;
+
+-- name: aim_models!
+-- Has vectors made for a model from now on; without any vectors of the active model it is searched at once.
+WITH found AS MATERIALIZED (
+  SELECT e.model
+  FROM embeddings AS e
+  WHERE e.model = (SELECT active FROM embedding_models)
+  LIMIT 1
+)
+UPDATE embedding_models
+SET target = :model,
+    active = CASE WHEN EXISTS (SELECT FROM found) THEN active ELSE :model END,
+    aimed_at = :now,
+    sweep_at = :sweep_at
+WHERE target <> :model;
+
+-- name: unfinished_model^
+-- A memory that waits for a vector of a model and was stored before a time, or before the model was chosen; if any.
+SELECT q.project
+FROM embedding_queue AS q
+JOIN memories AS m ON m.project = q.project AND m.id = q.memory_id
+WHERE q.model = :model
+  AND q.due_at IS NOT NULL
+  AND m.created_at < greatest(:before::timestamptz, (SELECT aimed_at FROM embedding_models))
+LIMIT 1;
+
+-- name: switch_models^
+-- Has a model searched whose vectors are all there but for those given up, and those of memories stored since a time.
+WITH unfinished AS MATERIALIZED (
+  SELECT q.project
+  FROM embedding_queue AS q
+  JOIN memories AS m ON m.project = q.project AND m.id = q.memory_id
+  WHERE q.model = :model
+    AND q.due_at IS NOT NULL
+    AND m.created_at < greatest(:before::timestamptz, (SELECT aimed_at FROM embedding_models))
+  LIMIT 1
+)
+UPDATE embedding_models
+SET active = target,
+    sweep_at = :sweep_at
+WHERE target = :model
+  AND active <> target
+  AND NOT EXISTS (SELECT FROM unfinished)
+RETURNING active;
+
+-- name: claim_sweep^
+-- Takes it on to remove vectors of models that are not in use, until a time.
+UPDATE embedding_models
+SET sweep_at = :until
+WHERE sweep_at <= :now
+RETURNING sweep_at;
+
+-- name: renew_sweep^
+-- Holds it longer, or with NULL says that all are removed; no row if the models have changed meanwhile.
+UPDATE embedding_models
+SET sweep_at = :until
+WHERE sweep_at = :held
+RETURNING id;
+
+-- name: sweep_models^
+-- Removes the vectors and the queue of models not in use from a portion of the memories; the last of these, if any.
+WITH portion AS (
+  SELECT m.project, m.id
+  FROM memories AS m
+  WHERE :after_project::text IS NULL
+     OR (m.project, m.id) > (:after_project, :after_id::uuid)
+  ORDER BY m.project, m.id
+  LIMIT :limit
+), swept AS (
+  DELETE FROM embeddings AS e
+  USING portion AS p, embedding_models AS used
+  WHERE e.project = p.project
+    AND e.memory_id = p.id
+    AND e.model NOT IN (used.active, used.target)
+), dequeued AS (
+  DELETE FROM embedding_queue AS q
+  USING portion AS p, embedding_models AS used
+  WHERE q.project = p.project
+    AND q.memory_id = p.id
+    AND q.model NOT IN (used.active, used.target)
+)
+SELECT project, id
+FROM portion
+ORDER BY project DESC, id DESC
+LIMIT 1;
+
 -- name: create_import^
 -- Begins an import: queued, or running right away under a lease of the caller's.
 INSERT INTO imports (
   project, id, state, stage, keep_projects, source_name, source_key, source_size_bytes, source_format, spool, validate,
-  dry_run, batch_size, created_at, started_at, token, lease_until
+  dry_run, batch_size, model, created_at, started_at, token, lease_until
 )
 VALUES (
   :project, :id, :state, 'snapshot', :keep_projects, :source_name, :source_key, :source_size_bytes, :source_format,
-  :spool, :validate, :dry_run, :batch_size, :now, :started_at, 1, :until
+  :spool, :validate, :dry_run, :batch_size, :model, :now, :started_at, 1, :until
 )
 RETURNING *;
 

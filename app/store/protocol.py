@@ -1,13 +1,10 @@
 """What a store does. Each method is one statement or one transaction; none calls a model or makes a decision."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import Protocol
 from uuid import UUID
-
-import numpy as np
-from numpy.typing import NDArray
 
 from app.access import AuditEntry, Key
 from app.models import (
@@ -23,7 +20,6 @@ from app.models import (
     MemoryKey,
     NewImport,
     NewMemory,
-    Piece,
     QueryWords,
     Reject,
     Scope,
@@ -31,6 +27,7 @@ from app.models import (
     Validation,
     Vector,
 )
+from app.store.embedding_protocol import EmbeddingStore, ModelStore
 from app.store.idempotency import IdempotencyStore
 
 MAX_COPIES = 10_000
@@ -70,14 +67,6 @@ class StandbyState:
     reads: int
 
 
-@dataclass(frozen=True, slots=True)
-class Backlog:
-    """Memories whose vector of a model is still to be made, and those for which that was given up."""
-
-    pending: int
-    failed: int
-
-
 class MemoryStore(Protocol):
     """Memories, and the two arms of a search.
 
@@ -91,7 +80,7 @@ class MemoryStore(Protocol):
     async def add(self, new: Sequence[NewMemory], embed_after: datetime) -> set[MemoryKey]:
         """Stores all memories whose key is not there yet, in one transaction, and answers which these were.
 
-        Those without a vector are queued, to be embedded from `embed_after` on.
+        For each model in use of which they have no vector they are queued, to be embedded from `embed_after` on.
         """
 
     async def get(self, keys: Sequence[MemoryKey], *, may_lag: bool = False) -> dict[MemoryKey, Memory]:
@@ -138,61 +127,6 @@ class MemoryStore(Protocol):
 
 
 @dataclass(frozen=True, slots=True)
-class PieceVector:
-    """A piece of a memory's code, with its vector."""
-
-    piece: Piece
-    vector: Vector
-
-
-@dataclass(frozen=True, slots=True)
-class ClaimedMemory:
-    """A memory to be embedded, and how often that was tried before."""
-
-    memory: Memory
-    attempts: int
-
-
-class EmbeddingStore(Protocol):
-    """Vectors, and the queue of those still to be made."""
-
-    async def backlog(self, model: str) -> Backlog:
-        """What is still to be embedded, in all projects."""
-
-    async def queue_missing(self, model: str, now: datetime) -> None:
-        """Queues all memories that have no vector of this model, as after a change of the model."""
-
-    async def claim(
-        self, model: str, limit: int, now: datetime, until: datetime, *, whole: bool = True
-    ) -> Sequence[ClaimedMemory]:
-        """Takes due memories off the queue until `until`; no two callers get the same one.
-
-        With `whole` those without any vector, else long ones that lack only those of their pieces.
-        """
-
-    async def save(self, model: str, vectors: Mapping[MemoryKey, Vector]) -> None:
-        """Stores vectors of whole memories and takes these off the queue; those deleted meanwhile are passed over.
-
-        Long ones (see MAX_WHOLE_CHARACTERS) are queued for their pieces.
-        """
-
-    async def save_pieces(self, model: str, key: MemoryKey, pieces: Sequence[PieceVector]) -> None:
-        """Stores the vectors of a memory's pieces and takes it off the queue, unless it was deleted meanwhile."""
-
-    async def postpone(self, model: str, keys: Sequence[MemoryKey], reason: str, until: datetime | None) -> None:
-        """Notes a failed attempt; without `until` the memories are given up as `failed`."""
-
-    async def vectors(self, model: str, keys: Sequence[MemoryKey]) -> dict[MemoryKey, NDArray[np.float16]]:
-        """The stored vectors of whole memories."""
-
-    async def ensure_index(self, model: str) -> None:
-        """Builds what searches among very many vectors need, once it is needed and unless another process does.
-
-        Returns when that is done, minutes later perhaps; nothing else waits for it.
-        """
-
-
-@dataclass(frozen=True, slots=True)
 class Lease:
     """The right to work on an import; a later lease has a higher token and ends this one."""
 
@@ -203,11 +137,12 @@ class Lease:
 
 @dataclass(frozen=True, slots=True)
 class ClaimedImport:
-    """An import that this process now works on."""
+    """An import that this process now works on; `model` is None if it began before that was noted."""
 
     lease: Lease
     job: Import
     keep_projects: bool
+    model: str | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -331,6 +266,10 @@ class Store(Protocol):
     @property
     def embeddings(self) -> EmbeddingStore:
         """Their vectors."""
+
+    @property
+    def models(self) -> ModelStore:
+        """Which models these are of."""
 
     @property
     def imports(self) -> ImportStore:

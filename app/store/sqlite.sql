@@ -46,7 +46,8 @@ SELECT
   m.created_at, m.import_id, q.memory_id IS NOT NULL AS queued, q.due_at
 FROM json_each(:keys) AS wanted
 JOIN memories AS m ON m.project = wanted.value ->> 0 AND m.id = wanted.value ->> 1
-LEFT JOIN embedding_queue AS q ON q.project = m.project AND q.memory_id = m.id AND q.model = :model AND q.whole;
+LEFT JOIN embedding_queue AS q
+  ON q.project = m.project AND q.memory_id = m.id AND q.whole AND q.model = (SELECT active FROM embedding_models);
 
 -- name: find_memories
 -- The memories with one id, one a project.
@@ -54,7 +55,8 @@ SELECT
   m.project, m.id, m.file_path, m.new_code, m.old_code, m.context, m.session_id, m.agent_id, m.language, m.timestamp,
   m.created_at, m.import_id, q.memory_id IS NOT NULL AS queued, q.due_at
 FROM memories AS m
-LEFT JOIN embedding_queue AS q ON q.project = m.project AND q.memory_id = m.id AND q.model = :model AND q.whole
+LEFT JOIN embedding_queue AS q
+  ON q.project = m.project AND q.memory_id = m.id AND q.whole AND q.model = (SELECT active FROM embedding_models)
 WHERE m.id = :id
   AND (:projects IS NULL OR m.project IN (SELECT value FROM json_each(:projects)))
 ORDER BY m.project;
@@ -65,7 +67,8 @@ SELECT
   m.project, m.id, m.file_path, m.new_code, m.old_code, m.context, m.session_id, m.agent_id, m.language, m.timestamp,
   m.created_at, m.import_id, q.memory_id IS NOT NULL AS queued, q.due_at
 FROM memories AS m
-LEFT JOIN embedding_queue AS q ON q.project = m.project AND q.memory_id = m.id AND q.model = :model AND q.whole
+LEFT JOIN embedding_queue AS q
+  ON q.project = m.project AND q.memory_id = m.id AND q.whole AND q.model = (SELECT active FROM embedding_models)
 WHERE (:projects IS NULL OR m.project IN (SELECT value FROM json_each(:projects)))
   AND (:session_id IS NULL OR m.session_id = :session_id)
   AND (:agent_id IS NULL OR m.agent_id = :agent_id)
@@ -210,28 +213,60 @@ SELECT
   (SELECT length(embedding) / 2 FROM embeddings WHERE model = :model LIMIT 1) AS dimensions,
   (SELECT page_count * page_size FROM pragma_page_count, pragma_page_size) AS size_bytes;
 
--- name: queue_missing!
--- Queues memories that have no vector of a model, as after a change of the model.
+-- name: queue_missing
+-- Queues a portion of the memories that have no vector of a model, as after a change of the model; one row each.
 INSERT INTO embedding_queue (project, memory_id, model, due_at)
 SELECT m.project, m.id, :model, :now
 FROM memories AS m
 WHERE NOT EXISTS (
-  SELECT 1 FROM embeddings AS e
-  WHERE e.project = m.project
-    AND e.memory_id = m.id
-    AND e.model = :model
-    AND e.piece = 0
-)
-ON CONFLICT (project, memory_id, model) DO NOTHING;
+    SELECT 1 FROM embeddings AS e
+    WHERE e.project = m.project
+      AND e.memory_id = m.id
+      AND e.model = :model
+      AND e.piece = 0
+  )
+  AND NOT EXISTS (
+    SELECT 1 FROM embedding_queue AS q
+    WHERE q.project = m.project
+      AND q.memory_id = m.id
+      AND q.model = :model
+  )
+LIMIT :limit
+ON CONFLICT (project, memory_id, model) DO NOTHING
+RETURNING project;
 
--- name: embedding_backlog^
--- How many memories wait for their vector of a model, and for how many that was given up.
+-- name: queue_failed
+-- Queues anew what was given up; one row each.
+UPDATE embedding_queue
+SET attempts = 0,
+    error = NULL,
+    due_at = :now
+WHERE model = :model
+  AND due_at IS NULL
+RETURNING project;
+
+-- name: embedding_failures
+-- Why vectors of a model could not be made, with one memory of each reason: given up, or to be tried again; of the whole
+-- memory, or of its pieces.
 SELECT
-  count(*) FILTER (WHERE due_at IS NOT NULL) AS pending,
-  count(*) FILTER (WHERE due_at IS NULL) AS failed
+  due_at IS NULL AS given_up, whole, error AS reason, count(*) AS memories,
+  min(project || '/' || memory_id) AS example
 FROM embedding_queue
 WHERE model = :model
-  AND whole = 1
+  AND error IS NOT NULL
+GROUP BY given_up, whole, reason
+ORDER BY given_up DESC, memories DESC, whole DESC, reason
+LIMIT :limit;
+
+-- name: embedding_backlog^
+-- How many memories wait for their vector of a model, for how many that was given up, and how many long ones wait for
+-- those of their pieces.
+SELECT
+  count(*) FILTER (WHERE whole AND due_at IS NOT NULL) AS pending,
+  count(*) FILTER (WHERE whole AND due_at IS NULL) AS failed,
+  count(*) FILTER (WHERE NOT whole AND due_at IS NOT NULL) AS pieces_pending
+FROM embedding_queue
+WHERE model = :model
   AND (:projects IS NULL OR project IN (SELECT value FROM json_each(:projects)));
 
 -- name: claim_embeddings
@@ -298,15 +333,110 @@ JOIN embeddings AS e ON e.project = wanted.value ->> 0 AND e.memory_id = wanted.
 WHERE e.model = :model
   AND e.piece = 0;
 
+-- name: begin_models!
+-- Notes which model is in use where that is not known yet: that of the vectors that are there, or else the given one.
+INSERT INTO embedding_models (id, active, target, aimed_at, sweep_at)
+SELECT 1, found.model, found.model, :now, :now
+FROM (
+  SELECT coalesce(
+    (SELECT e.model FROM embeddings AS e GROUP BY e.model ORDER BY count(*) DESC, e.model = :model DESC LIMIT 1),
+    :model
+  ) AS model
+  WHERE NOT EXISTS (SELECT 1 FROM embedding_models)
+) AS found;
+
+-- name: get_models^
+-- The models in use.
+SELECT active, target
+FROM embedding_models;
+
+-- name: aim_models!
+-- Has vectors made for a model from now on; without any vectors of the active model it is searched at once.
+UPDATE embedding_models
+SET target = :model,
+    active = CASE WHEN EXISTS (SELECT 1 FROM embeddings AS e WHERE e.model = active) THEN active ELSE :model END,
+    aimed_at = :now,
+    sweep_at = :sweep_at
+WHERE target <> :model;
+
+-- name: unfinished_model^
+-- A memory that waits for a vector of a model and was stored before a time, or before the model was chosen; if any.
+SELECT q.project
+FROM embedding_queue AS q
+JOIN memories AS m ON m.project = q.project AND m.id = q.memory_id
+WHERE q.model = :model
+  AND q.due_at IS NOT NULL
+  AND m.created_at < max(:before, (SELECT aimed_at FROM embedding_models))
+LIMIT 1;
+
+-- name: switch_models^
+-- Has a model searched whose vectors are all there but for those given up, and those of memories stored since a time.
+UPDATE embedding_models
+SET active = target,
+    sweep_at = :sweep_at
+WHERE target = :model
+  AND active <> target
+  AND NOT EXISTS (
+    SELECT 1
+    FROM embedding_queue AS q
+    JOIN memories AS m ON m.project = q.project AND m.id = q.memory_id
+    WHERE q.model = :model
+      AND q.due_at IS NOT NULL
+      AND m.created_at < max(:before, (SELECT aimed_at FROM embedding_models))
+  )
+RETURNING active;
+
+-- name: claim_sweep^
+-- Takes it on to remove vectors of models that are not in use, until a time.
+UPDATE embedding_models
+SET sweep_at = :until
+WHERE sweep_at <= :now
+RETURNING sweep_at;
+
+-- name: renew_sweep^
+-- Holds it longer, or with NULL says that all are removed; no row if the models have changed meanwhile.
+UPDATE embedding_models
+SET sweep_at = :until
+WHERE sweep_at = :held
+RETURNING id;
+
+-- name: sweep_models^
+-- The last of a portion of the memories, if any; SQLite has no data-modifying CTE, so two statements more remove what
+-- belongs to models not in use.
+SELECT project, id
+FROM (
+  SELECT m.project, m.id
+  FROM memories AS m
+  WHERE (m.project, m.id) > (:after_project, :after_id)
+  ORDER BY m.project, m.id
+  LIMIT :limit
+)
+ORDER BY project DESC, id DESC
+LIMIT 1;
+
+-- name: sweep_vectors!
+-- Removes the vectors of models not in use from a portion of the memories.
+DELETE FROM embeddings
+WHERE (project, memory_id) > (:after_project, :after_id)
+  AND (project, memory_id) <= (:last_project, :last_id)
+  AND model NOT IN (SELECT active FROM embedding_models UNION SELECT target FROM embedding_models);
+
+-- name: sweep_queue!
+-- Removes the queue of models not in use from a portion of the memories.
+DELETE FROM embedding_queue
+WHERE (project, memory_id) > (:after_project, :after_id)
+  AND (project, memory_id) <= (:last_project, :last_id)
+  AND model NOT IN (SELECT active FROM embedding_models UNION SELECT target FROM embedding_models);
+
 -- name: create_import^
 -- Begins an import: queued, or running right away under a lease of the caller's.
 INSERT INTO imports (
   project, id, state, stage, keep_projects, source_name, source_key, source_size_bytes, source_format, spool, validate,
-  dry_run, batch_size, created_at, started_at, token, lease_until
+  dry_run, batch_size, model, created_at, started_at, token, lease_until
 )
 VALUES (
   :project, :id, :state, 'snapshot', :keep_projects, :source_name, :source_key, :source_size_bytes, :source_format,
-  :spool, :validate, :dry_run, :batch_size, :now, :started_at, 1, :until
+  :spool, :validate, :dry_run, :batch_size, :model, :now, :started_at, 1, :until
 )
 RETURNING *;
 

@@ -248,7 +248,7 @@ async def test_while_the_first_is_running_others_are_told_to_come_later(
 async def test_a_write_that_was_not_waited_for_is_waited_for_when_repeated(settings: Settings) -> None:
     path = f"{SINGLE}?wait=embedding"
     async with running(settings) as (client, services):
-        await services.worker.stop()
+        await services.models.active.worker.stop()
         for _ in range(2):
             assert (await client.post(path, json=body(), headers=key())).status_code == 503
         assert await total(client) == 1

@@ -129,7 +129,7 @@ async def imported(url: str, source: Path, folder: Path, *, validate: bool) -> f
     store = PostgresStore(Connections({"dsn": url}, 2, 10, 30, 60), MODEL)
     await store.open()
     limits = ImportLimits(folder, folder / "spool", Settings().import_batch_size, timedelta(seconds=60), 0)
-    imports = Imports(store, MODEL, limits, Redaction())
+    imports = Imports(store, limits, Redaction())
     await imports.open()
     started = time.perf_counter()
     job = await imports.run(await imports.begin(source, ImportOptions(validate=validate)))

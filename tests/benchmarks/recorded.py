@@ -36,7 +36,7 @@ async def record(
     with patch.object(Connections, "acquire", _acquire), patch.object(EmbeddingWorker, "embed", _embed):
         async with AsyncExitStack() as stack:
             services = await open_services(settings, stack)
-            await services.worker.wait_ready()
+            await services.models.active.worker.wait_ready()
             await services.store.memories.refresh_frequencies()
             await _indexed(services.store, settings)
             for mode in modes:

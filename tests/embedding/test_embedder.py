@@ -2,7 +2,7 @@ from pathlib import Path
 
 import pytest
 
-from app.embedding.embedder import document_text, open_embedder, query_text
+from app.embedding.embedder import document_text, model_identity, open_embedder, query_text
 from app.embedding.hashing import HashingEmbedder
 from app.embedding.onnx import OnnxEmbedder
 from app.embedding.sentence_transformers import SentenceTransformerEmbedder
@@ -12,6 +12,8 @@ from app.embedding.sentence_transformers import SentenceTransformerEmbedder
     ("model", "device", "embedder"),
     [
         ("hashing", "cpu", HashingEmbedder),
+        ("hashing-384", "cpu", HashingEmbedder),
+        ("hashing-100", "cpu", HashingEmbedder),
         ("all-MiniLM-L6-v2", "cpu", OnnxEmbedder),
         ("sentence-transformers/all-MiniLM-L6-v2", "cpu", OnnxEmbedder),
         ("all-MiniLM-L6-v2", "cuda", SentenceTransformerEmbedder),
@@ -19,7 +21,9 @@ from app.embedding.sentence_transformers import SentenceTransformerEmbedder
     ],
 )
 def test_an_embedder_is_chosen_by_model_and_device(model: str, device: str, embedder: type, tmp_path: Path) -> None:
-    assert type(open_embedder(model, device, tmp_path)) is embedder
+    opened = open_embedder(model, device, tmp_path)
+    assert type(opened) is embedder
+    assert opened.model == model_identity(model)
 
 
 def test_a_document_names_the_end_of_its_path() -> None:

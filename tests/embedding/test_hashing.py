@@ -6,7 +6,7 @@ from string import ascii_lowercase
 import numpy as np
 import pytest
 
-from app.embedding.hashing import HashingEmbedder, words
+from app.embedding.hashing import HashingEmbedder, dimensions_of, words
 
 TEXTS = ["def parse_header(line):", "read the HTTP header", "", "größe = 2"]
 
@@ -22,6 +22,22 @@ def test_a_vector_is_the_same_in_every_process() -> None:
         for seed in ("1", "2")
     }
     assert outputs == {HashingEmbedder().embed(TEXTS).tobytes().hex()}
+
+
+def test_a_name_may_give_the_dimensions() -> None:
+    embedder = HashingEmbedder(100)
+    assert (embedder.model, embedder.embed(TEXTS).shape) == ("hashing-100", (len(TEXTS), 100))
+    assert [dimensions_of(name) for name in ("hashing", "hashing-1", "hashing-384", "hashing-9999")] == [
+        384,
+        1,
+        384,
+        9999,
+    ]
+
+
+@pytest.mark.parametrize("name", ["hashing-", "hashing-0", "hashing-10000", "hashing-1.5", "hashing-٣", "my-hashing"])
+def test_other_names_are_other_models(name: str) -> None:
+    assert dimensions_of(name) is None
 
 
 def test_texts_that_share_words_are_closer() -> None:

@@ -40,6 +40,7 @@ def wanted(**fields: Any) -> NewImport:
         validate=True,
         dry_run=False,
         batch_size=10,
+        model=MODEL,
     )
     return replace(plain, **fields)
 

@@ -9,7 +9,8 @@ from app.backfill import Backfill
 from app.embedding.hashing import HashingEmbedder
 from app.embedding.worker import EmbeddingWorker
 from app.models import MAX_PIECES, MAX_WHOLE_CHARACTERS, EmbeddingStatus, MemoryKey, Piece, Scope, Vector
-from app.store.protocol import PieceVector, Store
+from app.store.embedding_protocol import PieceVector
+from app.store.protocol import Store
 from tests.conftest import MODEL
 from tests.memories import NOON, minutes, new, vector
 

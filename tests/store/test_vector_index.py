@@ -2,12 +2,15 @@
 
 import asyncio
 from collections.abc import AsyncIterator, Callable
+from datetime import timedelta
 from typing import Any
 
 import asyncpg
 import numpy as np
 import pytest
 
+from app.embedding.hashing import HashingEmbedder
+from app.embedding_models import EmbeddingModels
 from app.models import Match, Scope, Vector, VectorIndexKind, VectorIndexState, VectorIndexStats
 from app.store.postgresql import PostgresStore, vector_index
 from app.vector_index import VectorIndexUpkeep
@@ -74,6 +77,12 @@ async def scans(connection: Any) -> int:
         "SELECT coalesce(sum(idx_scan), 0) FROM pg_stat_user_indexes WHERE indexrelname LIKE 'embeddings_hnsw_%'"
     )
     return count
+
+
+async def names(connection: Any) -> list[str]:
+    """Of the indexes there are."""
+    rows = await connection.fetch("SELECT relname FROM pg_class WHERE relname LIKE 'embeddings_hnsw_%'")
+    return [row["relname"] for row in rows]
 
 
 async def search(store: PostgresStore, scope: Scope, limit: int = 10) -> list[Match]:
@@ -172,9 +181,37 @@ async def test_one_of_several_processes_builds(store: PostgresStore, url: str) -
 
 
 async def test_the_index_is_built_in_the_background_and_writes_go_on(store: PostgresStore) -> None:
-    upkeep = VectorIndexUpkeep(store.embeddings, MODEL, pause_seconds=0.01)
+    upkeep = VectorIndexUpkeep(store.embeddings, store.models, pause_seconds=0.01)
     upkeep.start()
     async with asyncio.timeout(20):
         while await index_of(store) != READY:
             await store.memories.add([new(unit_vectors(1)[0])], NOON)
     await upkeep.stop()
+
+
+class Hashing(HashingEmbedder):
+    """Under the name of the store's model."""
+
+    model = MODEL
+
+
+async def test_a_change_of_the_model_comes_with_its_index_and_drops_the_former(
+    store: PostgresStore, connection: Any
+) -> None:
+    await store.embeddings.ensure_index(MODEL)
+    models = EmbeddingModels(
+        store.embeddings,
+        store.models,
+        lambda model: Hashing() if model == MODEL else HashingEmbedder(100),
+        kept_time=timedelta(0),
+        poll_seconds=0.01,
+    )
+    await models.start("hashing-100")
+    async with asyncio.timeout(30):
+        while (await store.models.get()).changing:
+            assert await index_of(store) == READY
+            await asyncio.sleep(0.01)
+        assert await store.embeddings.index_stats("hashing-100") == READY
+        while await names(connection) != [vector_index._name("hashing-100")]:
+            await asyncio.sleep(0.01)
+    await models.stop()

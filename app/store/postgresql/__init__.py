@@ -1,6 +1,7 @@
 """The store on PostgreSQL with pgvector."""
 
 from collections.abc import Sequence
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,7 @@ from app.store.postgresql.idempotency import PostgresIdempotency
 from app.store.postgresql.imports import PostgresImports
 from app.store.postgresql.keys import PostgresKeys
 from app.store.postgresql.memories import PostgresMemories
+from app.store.postgresql.models import PostgresModels
 from app.store.postgresql.reads import Reads
 from app.store.postgresql.vector_index import HnswIndex
 from app.store.postgresql.vectors import PostgresVectors
@@ -29,17 +31,19 @@ class PostgresStore:
     def __init__(
         self, connections: Connections, model: str, exact_search_limit: int = 10_000, reads: Reads | None = None
     ) -> None:
-        """`model` is the embedding model whose vectors new memories get.
+        """`model` is the embedding model of an empty store.
 
         Searches among more than `exact_search_limit` vectors use an index. `reads` sends them to standbys.
         """
         queries: Any = aiosql.from_path(QUERIES, "asyncpg", mandatory_parameters=False)
         self._connections = connections
         self._reads = reads or Reads(connections)
+        self._model = model
         index = HnswIndex(connections, exact_search_limit)
         vectors = PostgresVectors(self._reads, queries, index, exact_search_limit)
-        self.memories = PostgresMemories(connections, self._reads, queries, model, vectors, index)
+        self.memories = PostgresMemories(connections, self._reads, queries, vectors, index)
         self.embeddings = PostgresEmbeddings(connections, queries, index)
+        self.models = PostgresModels(connections, queries, index)
         self.imports = PostgresImports(connections, queries, self.memories)
         self.keys = PostgresKeys(connections, queries)
         self.idempotency = PostgresIdempotency(connections, queries, self.memories)
@@ -47,6 +51,7 @@ class PostgresStore:
     async def open(self) -> None:
         """See Store."""
         await self._connections.open()
+        await self.models.begin(self._model, datetime.now(UTC))
         await self._reads.open()
 
     async def close(self) -> None:

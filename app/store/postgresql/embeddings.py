@@ -8,11 +8,11 @@ import numpy as np
 from numpy.typing import NDArray
 from pgvector import HalfVector
 
-from app.models import MAX_WHOLE_CHARACTERS, MemoryKey, Vector
+from app.models import MAX_WHOLE_CHARACTERS, MemoryKey, Vector, VectorIndexStats
+from app.store.embedding_protocol import QUEUED_AT_ONCE, Backlog, ClaimedMemory, EmbeddingFailure, PieceVector
 from app.store.postgresql.connections import Connections
 from app.store.postgresql.memories import key_arrays, memory_from
 from app.store.postgresql.vector_index import HnswIndex
-from app.store.protocol import Backlog, ClaimedMemory, PieceVector
 
 
 class PostgresEmbeddings:
@@ -23,16 +23,27 @@ class PostgresEmbeddings:
         self._queries = queries
         self._index = index
 
-    async def queue_missing(self, model: str, now: datetime) -> None:
+    async def queue_missing(self, model: str, now: datetime) -> int:
         """See EmbeddingStore."""
         async with self._connections.acquire() as connection:
-            await self._queries.queue_missing(connection, model=model, now=now)
+            rows = self._queries.queue_missing(connection, model=model, now=now, limit=QUEUED_AT_ONCE)
+            return len([row async for row in rows])
 
-    async def backlog(self, model: str) -> Backlog:
+    async def queue_failed(self, model: str, now: datetime) -> int:
         """See EmbeddingStore."""
         async with self._connections.acquire() as connection:
-            row = await self._queries.embedding_backlog(connection, model=model, projects=None)
-        return Backlog(row["pending"], row["failed"])
+            return len([row async for row in self._queries.queue_failed(connection, model=model, now=now)])
+
+    async def failures(self, model: str, limit: int) -> list[EmbeddingFailure]:
+        """See EmbeddingStore."""
+        async with self._connections.acquire() as connection:
+            rows = self._queries.embedding_failures(connection, model=model, limit=limit)
+            return [EmbeddingFailure(**row) async for row in rows]
+
+    async def backlog(self, model: str, projects: Sequence[str] | None = None) -> Backlog:
+        """See EmbeddingStore."""
+        async with self._connections.acquire() as connection:
+            return Backlog(**await self._queries.embedding_backlog(connection, model=model, projects=projects))
 
     async def claim(
         self, model: str, limit: int, now: datetime, until: datetime, *, whole: bool = True
@@ -84,6 +95,11 @@ class PostgresEmbeddings:
                 async for row in rows
             }
 
-    async def ensure_index(self, model: str) -> None:
+    async def ensure_index(self, model: str) -> bool:
         """See EmbeddingStore."""
-        await self._index.ensure(model)
+        return await self._index.ensure(model)
+
+    async def index_stats(self, model: str) -> VectorIndexStats:
+        """See EmbeddingStore."""
+        async with self._connections.acquire() as connection:
+            return await self._index.stats(connection, model)

@@ -175,6 +175,7 @@ def _claimed(row: Any, now: datetime) -> ClaimedImport:
         lease=Lease(project=row["project"], import_id=row["id"], token=row["token"]),
         job=import_from(row, now),
         keep_projects=row["keep_projects"],
+        model=row["model"],
     )
 
 

@@ -45,14 +45,12 @@ class PostgresMemories:
         connections: Connections,
         reads: Reads,
         queries: Any,
-        model: str,
         vectors: PostgresVectors,
         index: HnswIndex,
     ) -> None:
         self._connections = connections
         self._reads = reads
         self._queries = queries
-        self._model = model
         self._vectors = vectors
         self._index = index
         self._words = PostgresWords(connections, reads, queries)
@@ -99,7 +97,7 @@ class PostgresMemories:
             "import_ids": [memory.import_id for memory in memories],
             "words": [row.indexed or tsvector(row.words) for row in rows],
             "vectors": [None if row.vector is None else HalfVector(row.vector) for row in rows],
-            "model": self._model,
+            "models": [row.model for row in rows],
             "due_at": embed_after,
             "max_whole": MAX_WHOLE_CHARACTERS,
         }
@@ -115,13 +113,13 @@ class PostgresMemories:
 
     async def get_on(self, connection: Any, keys: Sequence[MemoryKey]) -> dict[MemoryKey, Memory]:
         """As `get`, within a transaction of the caller's."""
-        rows = self._queries.get_memories(connection, model=self._model, **key_arrays(keys))
+        rows = self._queries.get_memories(connection, **key_arrays(keys))
         return {memory.key: memory async for memory in (memory_from(row) async for row in rows)}
 
     async def find(self, memory_id: UUID, projects: Sequence[str] | None) -> list[Memory]:
         """See MemoryStore."""
         async with self._connections.acquire() as connection:
-            rows = self._queries.find_memories(connection, id=memory_id, projects=projects, model=self._model)
+            rows = self._queries.find_memories(connection, id=memory_id, projects=projects)
             return [memory_from(row) async for row in rows]
 
     async def page(self, scope: Scope, limit: int, after: Position | None, *, may_lag: bool = False) -> list[Memory]:
@@ -135,7 +133,6 @@ class PostgresMemories:
                 after_project=after.project if after else None,
                 after_id=after.id if after else None,
                 limit=limit,
-                model=self._model,
             )
             return [memory_from(row) async for row in rows]
 

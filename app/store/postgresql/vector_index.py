@@ -8,6 +8,7 @@ from typing import Any
 import structlog
 from pgvector import HalfVector
 
+from app.errors import UnavailableError
 from app.models import QueryWords, Scope, Vector, VectorIndexKind, VectorIndexState, VectorIndexStats
 from app.store.postgresql.connections import Connections
 from app.store.postgresql.faults import transaction_on
@@ -65,6 +66,15 @@ FROM pg_stat_progress_create_index
 WHERE index_relid = to_regclass($1)
 """
 
+UNUSED = """
+SELECT relname
+FROM pg_class
+WHERE relkind = 'i'
+  AND relname LIKE 'embeddings\\_hnsw\\_%'
+  AND pg_table_is_visible(oid)
+  AND relname <> ALL ($1)
+"""
+
 CREATE = """
 CREATE INDEX CONCURRENTLY {name} ON embeddings
 USING hnsw ((embedding::halfvec({dimensions})) halfvec_cosine_ops)
@@ -120,8 +130,8 @@ class HnswIndex:
         """True if searches can use the index, as far as this process knows."""
         return model in self._dimensions
 
-    async def ensure(self, model: str) -> None:
-        """Builds the index if there are enough vectors and it is missing, unless another process is at it."""
+    async def ensure(self, model: str) -> bool:
+        """Builds the index if there are enough vectors and it is missing; False if another process is at it."""
         async with self._connections.acquire() as connection:
             dimensions = await connection.fetchval(DIMENSIONS, model, self._exact_limit)
             valid = await connection.fetchval(VALID, _name(model))
@@ -129,6 +139,23 @@ class HnswIndex:
             self._dimensions.pop(model, None)
         elif valid or await self._build(model, dimensions):
             self._dimensions[model] = dimensions
+        else:
+            return False
+        return True
+
+    async def drop_all_but(self, models: Sequence[str]) -> None:
+        """Drops the indexes of other models; waits for the searches that use them, and keeps nobody waiting.
+
+        Raises:
+            UnavailableError: another process is building one.
+        """
+        self._dimensions = {model: size for model, size in self._dimensions.items() if model in models}
+        async with self._connections.outside_pool() as connection:
+            if not await connection.fetchval("SELECT pg_try_advisory_lock($1)", BUILD_LOCK):
+                raise UnavailableError("another process builds an index of vectors")
+            for row in await connection.fetch(UNUSED, [_name(model) for model in models]):
+                await connection.execute(f"DROP INDEX CONCURRENTLY IF EXISTS {row['relname']}")
+                log.info("the index of the vectors of a former model is dropped", name=row["relname"])
 
     async def _build(self, model: str, dimensions: int) -> bool:
         """False if another process is building it. One that a crash left unfinished is dropped first.

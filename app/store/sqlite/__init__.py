@@ -1,6 +1,7 @@
 """The store on one SQLite file."""
 
 from collections.abc import Sequence
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,7 @@ from app.store.sqlite.idempotency import SqliteIdempotency
 from app.store.sqlite.imports import SqliteImports
 from app.store.sqlite.keys import SqliteKeys
 from app.store.sqlite.memories import SqliteMemories
+from app.store.sqlite.models import SqliteModels
 
 QUERIES = Path(app.store.__file__).with_name("sqlite.sql")
 
@@ -30,11 +32,13 @@ class SqliteStore:
         acquire_timeout_seconds: float = 30.0,
         statement_timeout_seconds: float = 30.0,
     ) -> None:
-        """`model` is the embedding model whose vectors new memories get."""
+        """`model` is the embedding model of an empty store."""
         queries: Any = aiosql.from_path(QUERIES, "aiosqlite", mandatory_parameters=False)
         self._connections = SqliteConnections(path, acquire_timeout_seconds, statement_timeout_seconds)
-        self.memories = SqliteMemories(self._connections, queries, model)
-        self.embeddings = SqliteEmbeddings(self._connections, queries)
+        self._model = model
+        self.memories = SqliteMemories(self._connections, queries)
+        self.embeddings = SqliteEmbeddings(self._connections, queries, self.memories)
+        self.models = SqliteModels(self._connections, queries, self.memories)
         self.imports = SqliteImports(self._connections, queries, self.memories)
         self.keys = SqliteKeys(self._connections, queries)
         self.idempotency = SqliteIdempotency(self._connections, queries, self.memories)
@@ -42,6 +46,7 @@ class SqliteStore:
     async def open(self) -> None:
         """See Store."""
         await self._connections.open()
+        await self.models.begin(self._model, datetime.now(UTC))
 
     async def close(self) -> None:
         """See Store."""

@@ -9,30 +9,59 @@ import aiosqlite
 import numpy as np
 from numpy.typing import NDArray
 
-from app.models import MAX_WHOLE_CHARACTERS, MemoryKey, Vector
-from app.store.protocol import Backlog, ClaimedMemory, PieceVector
+from app.models import MAX_WHOLE_CHARACTERS, MemoryKey, Vector, VectorIndexStats
+from app.store.embedding_protocol import QUEUED_AT_ONCE, Backlog, ClaimedMemory, EmbeddingFailure, PieceVector
 from app.store.sqlite.connections import SqliteConnections
-from app.store.sqlite.memories import key_from, memory_from
-from app.store.sqlite.values import keys_json, time_text, vector_bytes, vector_from
+from app.store.sqlite.memories import EXACT, SqliteMemories, key_from, memory_from
+from app.store.sqlite.values import keys_json, projects_json, time_text, vector_bytes, vector_from
 
 
 class SqliteEmbeddings:
     """EmbeddingStore on SQLite."""
 
-    def __init__(self, connections: SqliteConnections, queries: Any) -> None:
+    def __init__(self, connections: SqliteConnections, queries: Any, memories: SqliteMemories) -> None:
         self._connections = connections
         self._queries = queries
+        self._memories = memories
 
-    async def queue_missing(self, model: str, now: datetime) -> None:
+    async def queue_missing(self, model: str, now: datetime) -> int:
         """See EmbeddingStore."""
-        values = {"model": model, "now": time_text(now)}
-        await self._connections.write(lambda connection: self._queries.queue_missing(connection, **values))
 
-    async def backlog(self, model: str) -> Backlog:
+        async def work(connection: aiosqlite.Connection) -> int:
+            rows = self._queries.queue_missing(connection, model=model, now=time_text(now), limit=QUEUED_AT_ONCE)
+            return len([row async for row in rows])
+
+        return await self._connections.write(work)
+
+    async def queue_failed(self, model: str, now: datetime) -> int:
+        """See EmbeddingStore."""
+
+        async def work(connection: aiosqlite.Connection) -> int:
+            rows = self._queries.queue_failed(connection, model=model, now=time_text(now))
+            return len([row async for row in rows])
+
+        return await self._connections.write(work)
+
+    async def failures(self, model: str, limit: int) -> list[EmbeddingFailure]:
         """See EmbeddingStore."""
         async with self._connections.read() as connection:
-            row = await self._queries.embedding_backlog(connection, model=model, projects=None)
-        return Backlog(row["pending"], row["failed"])
+            rows = self._queries.embedding_failures(connection, model=model, limit=limit)
+            return [
+                EmbeddingFailure(
+                    given_up=bool(row["given_up"]),
+                    whole=bool(row["whole"]),
+                    reason=row["reason"],
+                    memories=row["memories"],
+                    example=row["example"],
+                )
+                async for row in rows
+            ]
+
+    async def backlog(self, model: str, projects: Sequence[str] | None = None) -> Backlog:
+        """See EmbeddingStore."""
+        async with self._connections.read() as connection:
+            row = await self._queries.embedding_backlog(connection, model=model, projects=projects_json(projects))
+        return Backlog(**row)
 
     async def claim(
         self, model: str, limit: int, now: datetime, until: datetime, *, whole: bool = True
@@ -87,8 +116,14 @@ class SqliteEmbeddings:
             rows = self._queries.get_vectors(connection, model=model, keys=keys_json(keys))
             return {key_from(row): vector_from(row["embedding"]) async for row in rows}
 
-    async def ensure_index(self, model: str) -> None:
-        """See EmbeddingStore; every search compares all vectors, so there is nothing to build."""
+    async def ensure_index(self, model: str) -> bool:
+        """See EmbeddingStore; every search compares all vectors, so they are brought into memory."""
+        await self._memories.load_vectors(model)
+        return True
+
+    async def index_stats(self, model: str) -> VectorIndexStats:
+        """See EmbeddingStore."""
+        return EXACT
 
 
 def _places(keys: Sequence[MemoryKey] | Mapping[MemoryKey, Vector], model: str, **more: Any) -> list[dict[str, Any]]:

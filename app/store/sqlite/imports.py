@@ -212,6 +212,7 @@ def _claimed(row: Any, now: datetime) -> ClaimedImport:
         lease=Lease(project=row["project"], import_id=UUID(row["id"]), token=row["token"]),
         job=_import_from(row, now),
         keep_projects=bool(row["keep_projects"]),
+        model=row["model"],
     )
 
 

@@ -25,6 +25,7 @@ from app.models import (
     VectorIndexState,
     VectorIndexStats,
 )
+from app.store.embedding_protocol import ModelsInUse
 from app.store.group_commit import GroupCommit
 from app.store.protocol import MAX_COPIES, NO_WORDS, Position
 from app.store.sqlite.connections import SqliteConnections
@@ -40,14 +41,16 @@ from app.store.sqlite.values import (
 from app.store.sqlite.vectors import VectorIndex
 from app.store.sqlite.words import excluded, required, search_words
 
+EXACT = VectorIndexStats(VectorIndexKind.EXACT, VectorIndexState.NONE)
+"""Every search compares all vectors, in memory."""
+
 
 class SqliteMemories:
     """MemoryStore on SQLite."""
 
-    def __init__(self, connections: SqliteConnections, queries: Any, model: str) -> None:
+    def __init__(self, connections: SqliteConnections, queries: Any) -> None:
         self._connections = connections
         self._queries = queries
-        self._model = model
         self._indexes: dict[str, VectorIndex] = {}
         self._singles = GroupCommit(self._add_together, at_once=1)
 
@@ -76,11 +79,21 @@ class SqliteMemories:
             return set()
         await queries.add_memories(connection, [_memory_values(row.memory) for row in rows])
         await queries.add_words(connection, [_word_values(row) for row in rows])
-        embedded = [{"vector": vector_bytes(row.vector), **self._place(row)} for row in rows if row.vector is not None]
+        used = ModelsInUse(**await queries.get_models(connection))
+        embedded = [
+            {"vector": vector_bytes(row.vector), **_place(row, row.model or used.target)}
+            for row in rows
+            if row.vector is not None and (row.model or used.target) in used.names
+        ]
         if embedded:
             await queries.save_vectors(connection, embedded)
             await queries.queue_pieces(connection, [{"max_whole": MAX_WHOLE_CHARACTERS, **row} for row in embedded])
-        pending = [{"due_at": time_text(embed_after), **self._place(row)} for row in rows if row.vector is None]
+        pending = [
+            {"due_at": time_text(embed_after), **_place(row, model)}
+            for row in rows
+            for model in used.names
+            if row.vector is None or model != (row.model or used.target)
+        ]
         if pending:
             await queries.queue_embeddings(connection, pending)
         return {row.memory.key for row in rows}
@@ -93,15 +106,13 @@ class SqliteMemories:
 
     async def get_on(self, connection: aiosqlite.Connection, keys: Iterable[MemoryKey]) -> dict[MemoryKey, Memory]:
         """As `get`, within a transaction of the caller's."""
-        rows = self._queries.get_memories(connection, keys=keys_json(keys), model=self._model)
+        rows = self._queries.get_memories(connection, keys=keys_json(keys))
         return {memory.key: memory async for memory in (memory_from(row) async for row in rows)}
 
     async def find(self, memory_id: UUID, projects: Sequence[str] | None) -> list[Memory]:
         """See MemoryStore."""
         async with self._connections.read() as connection:
-            rows = self._queries.find_memories(
-                connection, id=str(memory_id), projects=projects_json(projects), model=self._model
-            )
+            rows = self._queries.find_memories(connection, id=str(memory_id), projects=projects_json(projects))
             return [memory_from(row) async for row in rows]
 
     async def page(self, scope: Scope, limit: int, after: Position | None, *, may_lag: bool = False) -> list[Memory]:
@@ -115,7 +126,6 @@ class SqliteMemories:
                 after_project=after.project if after else None,
                 after_id=str(after.id) if after else None,
                 limit=limit,
-                model=self._model,
             )
             return [memory_from(row) async for row in rows]
 
@@ -137,6 +147,15 @@ class SqliteMemories:
         for index in self._indexes.values():
             for key in keys:
                 index.remove(key)
+
+    def keep_vectors_of(self, models: Sequence[str]) -> None:
+        """Takes the vectors of all other models out of memory."""
+        self._indexes = {model: index for model, index in self._indexes.items() if model in models}
+
+    async def load_vectors(self, model: str) -> None:
+        """Brings the vectors of a model into memory before the first search does."""
+        async with self._connections.read() as connection:
+            await self._catch_up(connection, self._indexes.setdefault(model, VectorIndex()), model)
 
     async def search_words(self, scope: Scope, query: QueryWords, limit: int) -> list[Match]:
         """See MemoryStore."""
@@ -203,18 +222,16 @@ class SqliteMemories:
                 pending=row["pending"],
                 failed=row["given_up"],
                 pieces_pending=row["pieces_pending"],
-                index=VectorIndexStats(VectorIndexKind.EXACT, VectorIndexState.NONE),
+                index=EXACT,
             ),
         )
 
     async def _catch_up(self, connection: aiosqlite.Connection, index: VectorIndex, model: str) -> None:
         """Brings vectors into memory that were stored since the last search, by this process or another."""
-        async for row in self._queries.search_vectors(connection, model=model, after=index.newest):
-            piece = None if row["first_line"] is None else Piece(row["first_line"], row["last_line"])
-            index.put(row["seq"], key_from(row), piece, vector_from(row["embedding"]))
-
-    def _place(self, row: NewMemory) -> dict[str, Any]:
-        return {"project": row.memory.project, "id": str(row.memory.id), "model": self._model}
+        async with index.catching_up:
+            async for row in self._queries.search_vectors(connection, model=model, after=index.newest):
+                piece = None if row["first_line"] is None else Piece(row["first_line"], row["last_line"])
+                index.put(row["seq"], key_from(row), piece, vector_from(row["embedding"]))
 
 
 def key_from(row: Any) -> MemoryKey:
@@ -259,6 +276,10 @@ def _memory_values(memory: Memory) -> dict[str, Any]:
         "created_at": time_text(memory.created_at),
         "import_id": str(memory.import_id) if memory.import_id else None,
     }
+
+
+def _place(row: NewMemory, model: str) -> dict[str, Any]:
+    return {"project": row.memory.project, "id": str(row.memory.id), "model": model}
 
 
 def _word_values(row: NewMemory) -> dict[str, Any]:

@@ -59,10 +59,14 @@ class Matrix:
 
 
 class VectorIndex:
-    """All vectors of one model; `newest` is the last row of the table that is in."""
+    """All vectors of one model; `newest` is the last row of the table that is in.
+
+    Rows are brought in by one task at a time, which holds `catching_up`.
+    """
 
     def __init__(self) -> None:
         self.newest = 0
+        self.catching_up = asyncio.Lock()
         self._matrices: dict[str, Matrix] = {}
 
     def put(self, seq: int, key: MemoryKey, piece: Piece | None, vector: NDArray[np.floating]) -> None:

@@ -1,0 +1,106 @@
+"""How fast vectors are made, by all processes together, and how long it will take."""
+
+import asyncio
+import time
+from collections import deque
+from collections.abc import Sequence
+from dataclasses import replace
+
+import structlog
+
+from app.models import EmbeddingStats, ModelChangeStats
+from app.store.embedding_protocol import Backlog, EmbeddingStore, ModelsInUse, ModelStore
+
+WINDOW_SECONDS = 60.0
+
+PAUSE_SECONDS = 2.0
+LONGEST_PAUSE_SECONDS = 10.0
+PAUSE_FACTOR = 20
+"""Between these, a pause is so many times as long as counting took: millions take a while."""
+
+log = structlog.get_logger()
+
+
+class BacklogRate:
+    """By how much a backlog falls in a second, over the last minute at most.
+
+    Counted are memories without a vector, then long ones without those of their pieces. What is counted is the whole
+    installation's, so it does not matter which processes make the vectors.
+    """
+
+    def __init__(self) -> None:
+        self._counting: tuple[str, bool] | None = None
+        self._seen: deque[tuple[float, int]] = deque()
+
+    def note(self, at: float, model: str, backlog: Backlog) -> None:
+        """Adds what was seen at a time, in seconds of any clock; begins anew if the backlog is another or has grown."""
+        counting = (model, backlog.pending > 0)
+        left = backlog.pending or backlog.pieces_pending
+        if counting != self._counting or left == 0 or left > self._seen[-1][1]:
+            self._seen.clear()
+        self._counting = counting
+        self._seen.append((at, left))
+        while at - self._seen[0][0] > WINDOW_SECONDS:
+            self._seen.popleft()
+
+    @property
+    def rate(self) -> float | None:
+        """Memories a second; None where nothing is left, or none became fewer."""
+        (began, before), (ended, left) = (self._seen[0], self._seen[-1]) if self._seen else ((0, 0), (0, 0))
+        return (before - left) / (ended - began) if left and before > left else None
+
+
+class EmbeddingProgress:
+    """Looks at the backlog again and again."""
+
+    def __init__(self, embeddings: EmbeddingStore, models: ModelStore) -> None:
+        self._embeddings = embeddings
+        self._models = models
+        self._rate = BacklogRate()
+        self._task: asyncio.Task[None] | None = None
+
+    def start(self) -> None:
+        """Begins to look."""
+        self._task = asyncio.create_task(self._run(), name="embedding-progress")
+
+    async def stop(self) -> None:
+        """Ends the loop."""
+        if self._task is not None:
+            self._task.cancel()
+            await asyncio.wait([self._task])
+
+    async def look(self) -> float:
+        """Notes how much is left now; answers in how many seconds to look again."""
+        began = time.monotonic()
+        model = (await self._models.get()).target
+        backlog = await self._embeddings.backlog(model)
+        at = time.monotonic()
+        self._rate.note(at, model, backlog)
+        return min(max(PAUSE_SECONDS, PAUSE_FACTOR * (at - began)), LONGEST_PAUSE_SECONDS)
+
+    async def complete(
+        self, found: EmbeddingStats, used: ModelsInUse, projects: Sequence[str] | None
+    ) -> EmbeddingStats:
+        """What the store says of the active model, with the rate and the change under way.
+
+        The rate is that of all projects together: who asks for some does not learn how much there is in others.
+        """
+        left = found.pending or found.pieces_pending
+        if used.changing:
+            backlog = await self._embeddings.backlog(used.target, projects)
+            left = backlog.pending or backlog.pieces_pending
+            index = await self._embeddings.index_stats(used.target)
+            change = ModelChangeStats(used.target, backlog.pending, backlog.failed, backlog.pieces_pending, index)
+            found = replace(found, change=change)
+        if projects is None and left and (rate := self._rate.rate):
+            found = replace(found, rate=round(rate, 1), seconds_left=round(left / rate, 1))
+        return found
+
+    async def _run(self) -> None:
+        while True:
+            pause = PAUSE_SECONDS
+            try:
+                pause = await self.look()
+            except Exception as error:  # noqa: BLE001 - the store is away; the rate is unknown for so long
+                log.debug("the backlog of vectors could not be counted", reason=str(error))
+            await asyncio.sleep(pause)
