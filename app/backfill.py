@@ -60,15 +60,18 @@ class Backfill:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
 
-    def due_at(self, now: datetime) -> datetime:
-        """From when on others may embed a memory that is stored now and offered next."""
-        return now + GRACE if self._fresh.qsize() < FRESH_LIMIT else now
+    def due_at(self, now: datetime, count: int) -> datetime:
+        """From when on others may embed so many memories that are stored now and offered next."""
+        return now + GRACE if self._has_room(count) else now
 
     def offer(self, memories: Sequence[Memory]) -> None:
-        """Embeds new memories soon, as far as there is room; the queue in the database holds all of them."""
-        for memory in memories:
-            if self._fresh.qsize() < FRESH_LIMIT:
+        """Embeds new memories soon, if there is room for all; the queue in the database holds all of them."""
+        if self._has_room(len(memories)):
+            for memory in memories:
                 self._fresh.put_nowait(memory)
+
+    def _has_room(self, count: int) -> bool:
+        return self._fresh.qsize() + count <= FRESH_LIMIT
 
     async def embed(self, memories: Sequence[Memory], priority: Priority) -> None:
         """Makes and stores the vectors of memories.

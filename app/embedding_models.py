@@ -144,9 +144,9 @@ class EmbeddingModels:
             ) from error
         return vector, worker.model
 
-    def due_at(self, now: datetime) -> datetime:
+    def due_at(self, now: datetime, count: int) -> datetime:
         """From when on others may embed a memory that is stored now and offered next."""
-        return self.active.backfill.due_at(now)
+        return self.active.backfill.due_at(now, count)
 
     def offer(self, memories: Sequence[Memory]) -> None:
         """Embeds new memories soon, for each model in use, as far as there is room; the queue holds all of them."""

@@ -86,7 +86,7 @@ class Idempotency:
 
         try:
             answer = await self._store.idempotency.add(
-                request, batch.rows, self._models.due_at(batch.now), batch.now, outcome
+                request, batch.rows, self._models.due_at(batch.now, len(batch.rows)), batch.now, outcome
             )
         except OutstandingError:  # another process was first, and has just ended
             kept = await self._kept(request)

@@ -92,7 +92,7 @@ class Memories:
         stored: set[MemoryKey] = set()
         there: dict[MemoryKey, Memory] = {}
         if batch.rows:
-            stored = await self._store.add(batch.rows, self._models.due_at(batch.now))
+            stored = await self._store.add(batch.rows, self._models.due_at(batch.now, len(batch.rows)))
             others = [row.memory.key for row in batch.rows if row.memory.key not in stored]
             there = await self._store.get(others) if others else {}
         added = batch.outcome(stored, there)

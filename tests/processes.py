@@ -45,12 +45,12 @@ def afterimage(home: Path, *arguments: str, **more: str) -> subprocess.Completed
 
 @contextmanager
 def serving(home: Path, **more: str) -> Iterator[tuple[str, subprocess.Popen[str]]]:
-    """A running service and its address."""
+    """A running service and its address; nobody reads its log, and a full pipe would stop it, so it says little."""
     with socket.create_server(("127.0.0.1", 0)) as free:
         port = free.getsockname()[1]
     process = subprocess.Popen(
         [sys.executable, "-m", "app", "serve", "--port", str(port)],
-        env=environment(home, **more),
+        env=environment(home, **{"AFTERIMAGE_LOG_LEVEL": "warning", **more}),
         stderr=subprocess.PIPE,
         text=True,
     )

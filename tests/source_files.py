@@ -15,6 +15,7 @@ import numpy as np
 import migrations
 from app.models import Reject, SourceRow
 from app.sources import Reader
+from app.store.sqlite.values import code_hash
 
 PAGE_BYTES = 4096
 DIMENSIONS = 384
@@ -190,6 +191,7 @@ def walk(reader: Reader, limit: int = 500) -> list[SourceRow | Reject]:
 def _write(path: Path, schema: str, tables: Mapping[str, Iterable[Entry]]) -> Path:
     with closing(sqlite3.connect(path)) as connection, connection:
         connection.execute("PRAGMA synchronous = OFF")
+        connection.create_function("code_hash", 1, code_hash)
         connection.executescript(schema)
         for table, rows in tables.items():
             insert(connection, table, rows)

@@ -69,10 +69,10 @@ async def test_a_restart_goes_on_where_it_stopped(store: Store) -> None:
     first, second = Counting(), Counting()
     async with running(store, first):
         await until(store, lambda backlog: backlog.pending < 300)
-    left = (await store.embeddings.backlog(MODEL)).pending
     # What the stopped one held belongs to it for a minute; here its time is up at once.
     now = datetime.now(UTC)
     await store.embeddings.claim(MODEL, 300, now + timedelta(minutes=5), now)
+    left = (await store.embeddings.backlog(MODEL)).pending
     async with running(store, second):
         await until(store, lambda backlog: backlog.pending == 0)
     assert len(set(second.texts)) == left

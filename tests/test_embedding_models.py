@@ -140,7 +140,7 @@ async def test_a_memory_stored_during_the_change_is_found_before_and_after(store
     embedders[NEXT].stop_after(8)
     async with process(store, embedders, NEXT) as models:
         row = new(new_code="zebra")
-        await store.memories.add([row], models.due_at(NOON))
+        await store.memories.add([row], models.due_at(NOON, 1))
         models.offer([row.memory])
         async with asyncio.timeout(20):
             while (await find(store, models, "zebra"))[0] != row.memory.key:

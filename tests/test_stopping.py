@@ -101,7 +101,7 @@ def test_under_load_every_request_that_was_begun_is_answered_and_stored(
 
 
 def test_readiness_is_down_first_and_requests_are_answered_meanwhile(tmp_path: Path) -> None:
-    with serving(tmp_path, AFTERIMAGE_STOP_DELAY_SECONDS="2") as (base, process):
+    with serving(tmp_path, AFTERIMAGE_STOP_DELAY_SECONDS="2", AFTERIMAGE_LOG_LEVEL="info") as (base, process):
         assert get(f"{base}/readyz")["ready"]
         process.send_signal(signal.SIGTERM)
         assert process.stderr is not None
@@ -147,7 +147,8 @@ def test_a_stop_that_hangs_is_ended_in_time(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
 def test_a_second_signal_ends_the_service_at_once(tmp_path: Path, number: signal.Signals) -> None:
-    with serving(tmp_path, AFTERIMAGE_STOP_TIMEOUT_SECONDS="60") as (base, process), connected(base) as client:
+    more = {"AFTERIMAGE_STOP_TIMEOUT_SECONDS": "60", "AFTERIMAGE_LOG_LEVEL": "info"}
+    with serving(tmp_path, **more) as (base, process), connected(base) as client:
         client.sendall(HALF_A_REQUEST)
         assert get(f"{base}/livez")
         process.send_signal(number)

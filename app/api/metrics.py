@@ -102,7 +102,9 @@ def bounded(services: Services, in_flight: Mapping[Kind, int]) -> Iterator[Metri
 
 
 def standby_figures(standbys: Sequence[StandbyState]) -> Iterator[Metric]:
-    """Whether each standby takes reads, how many it took, and how far it is behind."""
+    """Whether each standby takes reads, how many it took, and how far it is behind; nothing where there is none."""
+    if not standbys:
+        return
     used = GaugeMetricFamily("afterimage_standby_used", "1 if reads go there.", labels=["standby"])
     lag = GaugeMetricFamily("afterimage_standby_lag_seconds", "How far it is behind.", labels=["standby"])
     reads = CounterMetricFamily("afterimage_standby_reads", "Reads that it answered.", labels=["standby"])

@@ -8,6 +8,7 @@ import torch
 from huggingface_hub import HfApi
 from huggingface_hub.errors import HfHubHTTPError
 from sentence_transformers import SentenceTransformer
+from transformers.utils.logging import disable_progress_bar
 
 from app.embedding import minilm
 from app.errors import UnavailableError
@@ -17,6 +18,7 @@ HUB_TIMEOUT_SECONDS = 5.0
 # Their notices do not belong in the service's output.
 for library in ("huggingface_hub", "sentence_transformers", "transformers"):
     logging.getLogger(library).setLevel(logging.ERROR)
+disable_progress_bar()  # type: ignore[no-untyped-call]
 
 
 def check_device(device: str) -> None:

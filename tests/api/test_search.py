@@ -147,7 +147,8 @@ async def test_a_page_is_full_behind_hundreds_of_copies(client: httpx.AsyncClien
     others = [{"file_path": "a.py", "new_code": f"parse(cookie) {'and more ' * number}"} for number in range(1, 5)]
     await client.post("/v1/memories/batch", json={"memories": copies + others})
     await settled(client)
-    assert [hit["copies"] for hit in await hits(client, mode, query="parse cookie", limit=5)] == [400, 1, 1, 1, 1]
+    found = await hits(client, mode, query="parse cookie", limit=5)
+    assert sorted(hit["copies"] for hit in found) == [1, 1, 1, 1, 400]
 
 
 @pytest.mark.parametrize("mode", MODES)

@@ -23,6 +23,7 @@ from pgvector.asyncpg import register_vector
 from uuid_utils.compat import uuid7
 
 from app.store.migrate import pending
+from app.store.sqlite.values import code_hash
 from tests.benchmarks.tally import Tally
 
 MODEL = "all-MiniLM-L6-v2"
@@ -150,6 +151,7 @@ def sqlite(side: SqliteSide) -> Tally:
     connection = sqlite3.connect(side.path, isolation_level=None)
     for pragma in ("journal_mode = WAL", "synchronous = FULL", "foreign_keys = ON", "cache_size = -65536"):
         connection.execute(f"PRAGMA {pragma}")
+    connection.create_function("code_hash", 1, code_hash)
     for migration in pending("sqlite", 0):
         connection.executescript(migration.sql)
     rows = cycle(side.rows)

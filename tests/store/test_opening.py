@@ -23,7 +23,7 @@ from app.store.sqlite import SqliteStore
 from tests.conftest import MODEL, connections, execute
 from tests.memories import NOON, new
 
-CODE_HASH = 9
+CODE_HASH = 8
 """The migration that brings the hash of code."""
 
 

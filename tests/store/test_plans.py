@@ -65,7 +65,7 @@ async def store(connections: Recorded) -> AsyncIterator[PostgresStore]:
     rows = [
         new(
             vector,
-            project="large" if at % 2 else f"small{at % 50}",
+            project="large" if at % 2 else f"small{at % 100}",
             file_path=f"src/{at // 20}/a.py",
             session_id=f"s{at // 10}",
             timestamp=NOON + minutes(random.random()),

@@ -72,6 +72,8 @@ class PostgresMemories:
 
     async def add_on(self, connection: Any, new: Sequence[NewMemory], embed_after: datetime) -> set[MemoryKey]:
         """As `add`, within a transaction of the caller's. Rows go in by key, so that two batches cannot deadlock."""
+        if not new:  # asyncpg would wait for an answer
+            return set()
         rows = sorted(new, key=lambda row: (row.memory.project, row.memory.id.int))
         order = self._queries.driver_adapter.maybe_order_params
         parts = [rows[at : at + PART_ROWS] for at in range(0, len(rows), PART_ROWS)]
