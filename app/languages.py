@@ -1,6 +1,6 @@
 """The programming language of a file, by its name."""
 
-from pathlib import PurePosixPath
+import posixpath
 
 BY_NAME = {
     "cmakelists.txt": "cmake",
@@ -29,5 +29,5 @@ BY_EXTENSION = {
 
 def language_of(file_path: str) -> str | None:
     """Lower-case name of the language, None if the file name does not tell."""
-    name = PurePosixPath(file_path.replace("\\", "/")).name.lower()
-    return BY_NAME.get(name) or BY_EXTENSION.get(PurePosixPath(name).suffix)
+    name = posixpath.basename(file_path.replace("\\", "/").rstrip("/")).lower()
+    return BY_NAME.get(name) or BY_EXTENSION.get(posixpath.splitext(name)[1])

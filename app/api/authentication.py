@@ -1,6 +1,7 @@
 """Finds out who calls, before anything of the body is read."""
 
 import ipaddress
+from functools import lru_cache
 
 import structlog
 from starlette.datastructures import Headers
@@ -44,7 +45,12 @@ def _is_local(scope: Scope) -> bool:
     """True if the request comes from this machine; a Unix socket has no address."""
     if not scope.get("client"):
         return True
+    return _is_loopback(scope["client"][0])
+
+
+@lru_cache(maxsize=1024)
+def _is_loopback(address: str) -> bool:
     try:
-        return ipaddress.ip_address(scope["client"][0]).is_loopback
+        return ipaddress.ip_address(address).is_loopback
     except ValueError:
         return False

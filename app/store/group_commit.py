@@ -9,6 +9,9 @@ from typing import TypeAlias
 from app.errors import UnavailableError
 from app.models import MemoryKey, NewMemory
 
+PATIENCE_SECONDS = 0.1
+"""What a group may take before the next begins beside it."""
+
 MAX_ROWS = 64
 MAX_CHARACTERS = 1024 * 1024
 """Of code in a group of several, so that a small memory never waits for many large ones."""
@@ -33,33 +36,59 @@ class Waiting:
 class GroupCommit:
     """Stores memories that arrive one by one in groups; nobody waits for a group to fill.
 
+    While a group is being stored, what comes gathers for the next: the larger a group, the less each memory costs. One
+    that takes longer than usual, as on a connection that has fallen silent, keeps no other waiting.
+
     Each answer comes when its memory is on the disk. A memory that cannot be stored takes no other with it.
     """
 
-    def __init__(self, add: Add, at_once: int) -> None:
-        """`add` stores rows of different keys in one transaction, as MemoryStore.add does.
-
-        While `at_once` groups are being stored, what comes gathers for the next.
-        """
+    def __init__(self, add: Add, at_most: int, patience_seconds: float = PATIENCE_SECONDS) -> None:
+        """`add` stores rows of different keys in one transaction, as MemoryStore.add does; `at_most` are under way."""
         self._add = add
-        self._at_once = at_once
+        self._at_most = at_most
+        self._patience_seconds = patience_seconds
         self._waiting: list[Waiting] = []
         self._tasks: set[asyncio.Task[None]] = set()
+        self._running = 0
+        self._in_time = False
 
     async def add(self, row: NewMemory, embed_after: datetime) -> set[MemoryKey]:
         """As MemoryStore.add, for one memory."""
         one = Waiting(row, embed_after, asyncio.get_running_loop().create_future())
         self._waiting.append(one)
-        # A task that has found nothing more to do may still be among them.
-        if sum(not task.done() for task in self._tasks) < self._at_once:
+        self._begin()
+        return await one.stored
+
+    def _begin(self) -> None:
+        """Stores what waits, unless a group is being stored that is still in time."""
+        if self._waiting and not self._in_time and self._running < self._at_most:
+            self._in_time = True
+            self._running += 1
             task = asyncio.create_task(self._store_waiting(), name="group-commit")
             self._tasks.add(task)
             task.add_done_callback(self._tasks.discard)
-        return await one.stored
 
     async def _store_waiting(self) -> None:
-        while group := self._next_group():
-            await self._store(group)
+        late = False
+
+        def give_way() -> None:
+            nonlocal late
+            late = True
+            self._in_time = False
+            self._begin()
+
+        try:
+            while not late and (group := self._next_group()):
+                timer = asyncio.get_running_loop().call_later(self._patience_seconds, give_way)
+                try:
+                    await self._store(group)
+                finally:
+                    timer.cancel()
+        finally:
+            self._running -= 1
+            if not late:
+                self._in_time = False
+            self._begin()
 
     def _next_group(self) -> list[Waiting]:
         """The longest waiting, of different keys; those whose caller has given up are left out."""

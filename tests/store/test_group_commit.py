@@ -14,7 +14,7 @@ from tests.memories import NOON, new
 
 Add = Callable[[Sequence[NewMemory], datetime], Awaitable[set[MemoryKey]]]
 
-AT_ONCE = 2
+AT_MOST = 2
 
 
 class Table:
@@ -53,15 +53,15 @@ async def begin(group_commit: GroupCommit, *rows: NewMemory) -> list[asyncio.Tas
 
 
 async def occupied(table: Table) -> tuple[GroupCommit, list[asyncio.Task[set[MemoryKey]]]]:
-    """All statements that may run at once run, until the gate opens."""
-    made = GroupCommit(table.add, AT_ONCE)
-    return made, await begin(made, *(new(new_code=f"first {number}") for number in range(AT_ONCE)))
+    """A group is being stored, until the gate opens."""
+    made = GroupCommit(table.add, AT_MOST)
+    return made, await begin(made, new(new_code="first"))
 
 
 async def test_one_alone_is_stored_at_once(table: Table) -> None:
     table.gate.set()
     row = new()
-    assert await GroupCommit(table.add, AT_ONCE).add(row, NOON) == {row.memory.key}
+    assert await GroupCommit(table.add, AT_MOST).add(row, NOON) == {row.memory.key}
 
 
 async def test_those_that_come_meanwhile_share_a_statement(table: Table) -> None:
@@ -71,7 +71,31 @@ async def test_those_that_come_meanwhile_share_a_statement(table: Table) -> None
     table.gate.set()
     assert await asyncio.gather(*later) == [{row.memory.key} for row in rows]
     await asyncio.gather(*first)
-    assert table.groups[AT_ONCE:] == [[row.memory.new_code for row in rows]]
+    assert table.groups[1:] == [[row.memory.new_code for row in rows]]
+
+
+async def test_a_group_that_takes_long_keeps_no_other_waiting() -> None:
+    table, opened = Table(), asyncio.Event()
+    made = GroupCommit(table.add, AT_MOST, patience_seconds=0.01)
+    [silent] = await begin(made, new(new_code="silent"))
+    table.gate, gate = opened, table.gate
+    opened.set()
+    assert await made.add(new(new_code="other"), NOON)
+    assert not silent.done()
+    gate.set()
+    assert await silent
+
+
+async def test_there_are_no_more_groups_at_once_than_allowed(table: Table) -> None:
+    made = GroupCommit(table.add, AT_MOST, patience_seconds=0.001)
+    tasks = []
+    for number in range(5):
+        tasks += await begin(made, new(new_code=f"{number}"))
+        await asyncio.sleep(0.01)
+    assert len(table.groups) == AT_MOST
+    table.gate.set()
+    await asyncio.gather(*tasks)
+    assert len(table.groups) == AT_MOST + 1
 
 
 async def test_a_group_is_bounded(table: Table) -> None:
@@ -80,7 +104,7 @@ async def test_a_group_is_bounded(table: Table) -> None:
     later = await begin(made, *(new(new_code=large) for _ in range(3)), *(new() for _ in range(MAX_ROWS)))
     table.gate.set()
     await asyncio.gather(*first, *later)
-    sizes = [len(group) for group in table.groups[AT_ONCE:]]
+    sizes = [len(group) for group in table.groups[1:]]
     assert sum(sizes) == 3 + MAX_ROWS
     assert max(sizes) <= MAX_ROWS
     assert all(sum(map(len, group)) <= MAX_CHARACTERS for group in table.groups)
@@ -145,7 +169,7 @@ async def test_a_memory_that_the_store_refuses_takes_no_other_with_it(store: Sto
 
 async def test_a_write_that_follows_at_once_does_not_wait_for_a_group_that_has_ended(table: Table) -> None:
     table.gate.set()
-    made = GroupCommit(table.add, at_once=1)
+    made = GroupCommit(table.add, at_most=1)
     async with asyncio.timeout(5):
         for _ in range(3):
             assert await made.add(new(), NOON)

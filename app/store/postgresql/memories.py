@@ -30,8 +30,8 @@ from app.store.postgresql.vectors import PostgresVectors
 from app.store.postgresql.words import PostgresWords, tsvector
 from app.store.protocol import MAX_COPIES, NO_WORDS, Position
 
-GROUPS_AT_ONCE = 2
-"""Groups of single writes. More are smaller each, cost more round trips, and store no more memories."""
+MAX_GROUPS = 4
+"""Of single writes, being stored at once where some take long."""
 
 PART_ROWS = 250
 """Rows of one statement; the server stores a part while the next is made ready."""
@@ -54,7 +54,7 @@ class PostgresMemories:
         self._vectors = vectors
         self._index = index
         self._words = PostgresWords(connections, reads, queries)
-        self._singles = GroupCommit(self._add_together, GROUPS_AT_ONCE)
+        self._singles = GroupCommit(self._add_together, MAX_GROUPS)
 
     def prepared(self, row: NewMemory) -> NewMemory:
         """See MemoryStore."""

@@ -52,7 +52,7 @@ class SqliteMemories:
         self._connections = connections
         self._queries = queries
         self._indexes: dict[str, VectorIndex] = {}
-        self._singles = GroupCommit(self._add_together, at_once=1)
+        self._singles = GroupCommit(self._add_together, at_most=1)
 
     def prepared(self, row: NewMemory) -> NewMemory:
         """See MemoryStore; here there is nothing to make ready."""
