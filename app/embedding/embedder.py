@@ -32,7 +32,7 @@ class Embedder(Protocol):
 
     @property
     def parallel_calls(self) -> int:
-        """How many calls to keep running where much is to be done; with 1 there is never more than one at a time."""
+        """How many calls to keep running beside a query's; with 0 there is never more than one at a time."""
 
     def load(self) -> None:
         """Makes `embed` possible; does nothing the second time.

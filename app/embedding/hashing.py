@@ -24,7 +24,7 @@ class HashingEmbedder:
     model = MODEL
     dimensions = DIMENSIONS
     texts_per_call = 16
-    parallel_calls = 1
+    parallel_calls = 0
 
     def __init__(self, dimensions: int = DIMENSIONS) -> None:
         if dimensions != DIMENSIONS:

@@ -155,7 +155,7 @@ class EmbeddingWorker:
 
     def _open_lanes(self) -> list[Lane]:
         calls = self._embedder.parallel_calls
-        if calls == 1:
+        if calls == 0:
             return [Lane(self._waiting.values(), 1)]
         queries = self._waiting[Priority.QUERY]
         others = [queue for priority, queue in self._waiting.items() if priority is not Priority.QUERY]
