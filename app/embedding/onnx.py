@@ -50,6 +50,7 @@ class OnnxEmbedder:
             return
         # Both take time and memory, which an installation with another model does not need.
         from onnxruntime import InferenceSession, SessionOptions  # noqa: PLC0415
+
         os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")  # for batches of one
         from tokenizers import Tokenizer  # noqa: PLC0415
 

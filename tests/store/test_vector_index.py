@@ -2,7 +2,7 @@
 
 import asyncio
 from collections.abc import AsyncIterator, Callable
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import asyncpg
@@ -11,11 +11,12 @@ import pytest
 
 from app.embedding.hashing import HashingEmbedder
 from app.embedding_models import EmbeddingModels
-from app.models import Match, Scope, Vector, VectorIndexKind, VectorIndexState, VectorIndexStats
+from app.models import ImportState, Match, Scope, Vector, VectorIndexKind, VectorIndexState, VectorIndexStats
 from app.store.postgresql import PostgresStore, vector_index
 from app.vector_index import VectorIndexUpkeep
 from tests.conftest import MODEL, connections, new_database
-from tests.memories import NOON, new
+from tests.memories import NOON, minutes, new
+from tests.store.test_imports import wanted
 
 EXACT_LIMIT = 200
 COUNT = 600
@@ -64,6 +65,17 @@ async def connection(url: str) -> AsyncIterator[Any]:
     opened = await asyncpg.connect(url)
     yield opened
     await opened.close()
+
+
+async def test_the_index_is_built_when_an_import_has_ended(store: PostgresStore) -> None:
+    now = datetime.now(UTC)
+    claimed = await store.imports.create(wanted(), now, now + minutes(1))
+    assert claimed is not None
+    assert not await store.embeddings.ensure_index(MODEL)
+    assert await index_of(store) == NO_INDEX
+    await store.imports.finish(claimed.lease, ImportState.CANCELLED, now, None, None)
+    assert await store.embeddings.ensure_index(MODEL)
+    assert await index_of(store) == READY
 
 
 async def index_of(store: PostgresStore) -> VectorIndexStats:

@@ -57,6 +57,10 @@ FROM pg_index
 WHERE indexrelid = to_regclass($1)
 """
 
+IMPORTING = """
+SELECT EXISTS (SELECT FROM imports WHERE state = 'running' AND lease_until > now())
+"""
+
 PROGRESS = """
 SELECT
   coalesce((SELECT indisvalid FROM pg_index WHERE indexrelid = to_regclass($1)), false) AS valid,
@@ -131,13 +135,18 @@ class HnswIndex:
         return model in self._dimensions
 
     async def ensure(self, model: str) -> bool:
-        """Builds the index if there are enough vectors and it is missing; False if another process is at it."""
+        """Builds the index if there are enough vectors and it is missing; False if another process is at it.
+
+        It waits for the end of an import, too: to add rows one by one to an index takes many times as long as to build
+        it of them.
+        """
         async with self._connections.acquire() as connection:
             dimensions = await connection.fetchval(DIMENSIONS, model, self._exact_limit)
             valid = await connection.fetchval(VALID, _name(model))
+            importing = await connection.fetchval(IMPORTING)
         if dimensions is None or dimensions > MAX_DIMENSIONS:
             self._dimensions.pop(model, None)
-        elif valid or await self._build(model, dimensions):
+        elif valid or (not importing and await self._build(model, dimensions)):
             self._dimensions[model] = dimensions
         else:
             return False
