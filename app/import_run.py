@@ -40,6 +40,9 @@ from app.tokens import document_words
 
 STAGES = list(ImportStage)
 
+HAND_BACK_TRIES = 5
+HAND_BACK_PAUSE_SECONDS = 0.2
+
 NO_WORDS = Words(code=(), identifiers=(), path=(), context=())
 
 T = TypeVar("T")
@@ -93,13 +96,25 @@ class ImportRun:
             log.warning("import taken over", import_id=str(self._job.id), reason=describe(error))
             return None
         except asyncio.CancelledError:
-            with suppress(AfterImageError):
-                await self._imports.renew(self._lease, datetime.now(UTC))
+            await self._hand_back()
             raise
         finally:
             keeper.cancel()
             await asyncio.gather(keeper, return_exceptions=True)
             await asyncio.to_thread(self._thread.shutdown)
+
+    async def _hand_back(self) -> None:
+        """Ends the lease; tried again, since what was cancelled may still hold up the store."""
+        for _ in range(HAND_BACK_TRIES):
+            try:
+                await self._imports.renew(self._lease, datetime.now(UTC))
+            except UnavailableError as error:
+                log.warning("a lease could not be handed back", import_id=str(self._job.id), reason=describe(error))
+                await asyncio.sleep(HAND_BACK_PAUSE_SECONDS)
+            except AfterImageError:
+                return  # it is another's by now
+            else:
+                return
 
     async def _attempt(self) -> Import:
         try:

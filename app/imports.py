@@ -14,7 +14,7 @@ from uuid import UUID, uuid4
 import structlog
 from uuid_utils.compat import uuid7
 
-from app.errors import ConflictError, NotFoundError, TooLargeError, UnavailableError
+from app.errors import AfterImageError, ConflictError, NotFoundError, TooLargeError, UnavailableError
 from app.import_run import ImportRun
 from app.logs import describe
 from app.models import Finding, FindingKind, Import, ImportState, NewImport
@@ -320,8 +320,7 @@ class Imports:
                 if not swept:
                     swept = True
                     await self._sweep()
-                now = datetime.now(UTC)
-                claimed = await self._imports.claim(self._spool, now, now + self._limits.lease_time, only=None)
+                claimed = await self._claim()
                 if claimed is not None:
                     await self.run(claimed)
                     continue
@@ -331,6 +330,20 @@ class Imports:
                 log.exception("an import failed and is tried again when its lease has run out")
             with suppress(TimeoutError):
                 await asyncio.wait_for(self._wake.wait(), POLL_SECONDS)
+
+    async def _claim(self) -> ClaimedImport | None:
+        """The next import; if told to stop while the store takes it, no lease is left behind."""
+        now = datetime.now(UTC)
+        claiming = asyncio.ensure_future(
+            self._imports.claim(self._spool, now, now + self._limits.lease_time, only=None)
+        )
+        try:
+            return await asyncio.shield(claiming)
+        except asyncio.CancelledError:
+            with suppress(AfterImageError):
+                if (claimed := await claiming) is not None:
+                    await self._imports.renew(claimed.lease, datetime.now(UTC))
+            raise
 
 
 def _copies(folder: Path) -> list[tuple[Path, float]]:

@@ -358,3 +358,15 @@ async def test_copies_that_no_import_needs_are_swept_at_the_next_start(
     await imports.stop()
     assert foreign.exists()
     assert needed.exists()
+
+
+async def test_a_stop_at_any_moment_leaves_no_lease_behind(store: Store, tmp_path: Path) -> None:
+    source = write_ai_afterimage(tmp_path / "memory.db", [entry(number) for number in range(1, 1000)])
+    service = await opened(store, tmp_path)
+    job = await service.queue_file(source.name, OPTIONS)
+    for half_milliseconds in range(30):
+        service.start()
+        await asyncio.sleep(half_milliseconds / 2000)
+        await service.stop()
+        now = datetime.now(UTC)
+        assert await store.imports.claim(service._spool, now, now, job.id) is not None
