@@ -74,7 +74,7 @@ Entry = tuple[Memory, NDArray[np.float16] | None]
 
 
 class AiAfterImageFile:
-    """A file in the making, as FILE.partial, until `finish` or `discard`; for one thread.
+    """A file in the making, as FILE.partial, until `finish` or `close`; for one thread.
 
     AI-AfterImage refuses a second row of the same id, or of the same file and time. Neither is lost here: the later one
     gets an id made from its own and its project, or the next microsecond that is free.
@@ -115,7 +115,7 @@ class AiAfterImageFile:
             self._connection.execute("PRAGMA synchronous = OFF")
             self._connection.executescript(SCHEMA)
         except BaseException:
-            self.discard()
+            self.close()
             raise
 
     def finish(self) -> None:
@@ -130,8 +130,8 @@ class AiAfterImageFile:
         self._refuse_side_files()
         self._partial.replace(self._path)
 
-    def discard(self) -> None:
-        """Leaves nothing of a file that is not finished."""
+    def close(self) -> None:
+        """Closes the file, and leaves nothing of one that is not finished."""
         self._connection.close()
         self._partial.unlink(missing_ok=True)
 

@@ -1,20 +1,18 @@
 """One export: from a store to an AI-AfterImage file."""
 
-import asyncio
 import sqlite3
 import time
 from collections import Counter
-from collections.abc import AsyncIterator, Callable, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import AsyncIterator, Sequence
 from functools import partial
 from pathlib import Path
-from typing import TypeVar
 
 from app.ai_afterimage_file import AiAfterImageFile
 from app.embedding import minilm
 from app.errors import UnavailableError
 from app.languages import language_of
 from app.models import ExportCounts, Memory, Progress, Scope
+from app.own_thread import OwnThread
 from app.store.protocol import Position, Store
 
 PAGE_ROWS = 500
@@ -23,8 +21,6 @@ MAX_SAME_TIME = 10_000
 """So many memories of one time are put in order; more are in order by parts."""
 
 DEFAULT_PROJECT = "default"
-
-T = TypeVar("T")
 
 
 class ExportRun:
@@ -40,7 +36,7 @@ class ExportRun:
         self._path = path
         self._scope = Scope(projects=projects)
         self._overwrite = overwrite
-        self._thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix="export")
+        self._thread = OwnThread("export")
         self._began = time.monotonic()
         self._total: int | None = None
         self.counts = ExportCounts()
@@ -61,20 +57,18 @@ class ExportRun:
                 f"{self._path} could not be written: {error}; make room on that disk, or name a file on another"
             ) from error
         finally:
-            self._thread.shutdown()
+            self._thread.stop()
 
     async def _write(self) -> None:
-        file = await self._in_thread(partial(AiAfterImageFile, self._path, overwrite=self._overwrite))
-        try:
+        opened = self._thread.opened(partial(AiAfterImageFile, self._path, overwrite=self._overwrite))
+        async with opened as file:
             self._total = (await self._store.memories.stats(self._scope.projects, minilm.MODEL)).total_entries
             async for memories in self._in_order():
                 vectors = await self._store.embeddings.vectors(minilm.MODEL, [memory.key for memory in memories])
                 entries = [(memory, vectors.get(memory.key)) for memory in memories]
-                self.counts = await self._in_thread(partial(file.add, entries))
+                self.counts = await self._thread.run(partial(file.add, entries))
                 self._note(memories)
-            await self._in_thread(file.finish)
-        finally:
-            await self._in_thread(file.discard)
+            await self._thread.run(file.finish)
 
     @property
     def progress(self) -> Progress:
@@ -116,9 +110,6 @@ class ExportRun:
             self.not_carried_over["project"] += memory.project != DEFAULT_PROJECT
             self.not_carried_over["agent_id"] += memory.agent_id is not None
             self.not_carried_over["language"] += memory.language != language_of(memory.file_path)
-
-    async def _in_thread(self, work: Callable[[], T]) -> T:
-        return await asyncio.get_running_loop().run_in_executor(self._thread, work)
 
 
 def _ordered(memories: list[Memory]) -> list[Memory]:

@@ -2,13 +2,11 @@
 
 import asyncio
 from collections.abc import Awaitable, Callable, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from functools import partial
 from pathlib import Path
-from typing import TypeVar
 
 import numpy as np
 import structlog
@@ -31,6 +29,7 @@ from app.models import (
     Validation,
     Words,
 )
+from app.own_thread import OwnThread
 from app.redaction import Redaction
 from app.sources import Reader
 from app.store.classify import differences
@@ -44,8 +43,6 @@ HAND_BACK_TRIES = 5
 HAND_BACK_PAUSE_SECONDS = 0.2
 
 NO_WORDS = Words(code=(), identifiers=(), path=(), context=())
-
-T = TypeVar("T")
 
 log = structlog.get_logger()
 
@@ -82,7 +79,7 @@ class ImportRun:
         self._models = models
         self._model: str | None = None
         self._lease_time = lease_time
-        self._thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix="import")
+        self._thread = OwnThread("import")
 
     async def run(self) -> Import | None:
         """Runs to a final state and answers it; None if another process has taken the import over.
@@ -101,7 +98,7 @@ class ImportRun:
         finally:
             keeper.cancel()
             await asyncio.gather(keeper, return_exceptions=True)
-            await asyncio.to_thread(self._thread.shutdown)
+            self._thread.stop()
 
     async def _hand_back(self) -> None:
         """Ends the lease; tried again, since what was cancelled may still hold up the store."""
@@ -138,7 +135,7 @@ class ImportRun:
         used = await self._models.get()
         model = self._claimed.model or used.target
         self._model = model if model in used.names else None
-        with await self._in_thread(self._open) as reader:
+        async with self._thread.opened(self._open) as reader:
             count = reader.count
             if self._job.stage is ImportStage.SNAPSHOT:
                 await self._begin(ImportStage.READING, count)
@@ -147,7 +144,7 @@ class ImportRun:
             validates = self._job.validate and not self._job.dry_run
             if validates and await self._pass(reader, ImportStage.VALIDATING, count, self._validate):
                 return None
-            return await self._in_thread(partial(_unmapped, reader))
+            return await self._thread.run(partial(_unmapped, reader))
 
     def _open(self) -> Reader:
         if not self._copy.exists():
@@ -164,11 +161,11 @@ class ImportRun:
             return False
         self._stage = stage
         resumed = await self._begin(stage, count)
-        batch = await self._in_thread(partial(self._read, reader, resumed or 0))
+        batch = await self._thread.run(partial(self._read, reader, resumed or 0))
         while batch is not None:
             if await self._imports.renew(self._lease, datetime.now(UTC) + self._lease_time):
                 return True
-            ahead = asyncio.ensure_future(self._in_thread(partial(self._read, reader, batch.last_rowid)))
+            ahead = asyncio.ensure_future(self._thread.run(partial(self._read, reader, batch.last_rowid)))
             try:
                 await work(batch)
             finally:
@@ -308,9 +305,6 @@ class ImportRun:
             await asyncio.sleep(self._lease_time.total_seconds() / 3)
             with suppress(UnavailableError):
                 await self._imports.renew(self._lease, datetime.now(UTC) + self._lease_time)
-
-    async def _in_thread(self, work: Callable[[], T]) -> T:
-        return await asyncio.get_running_loop().run_in_executor(self._thread, work)
 
 
 def _unmapped(reader: Reader) -> str:
