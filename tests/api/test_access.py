@@ -241,7 +241,7 @@ async def test_a_key_is_made_used_listed_and_revoked(client: httpx.AsyncClient) 
     assert (refused.status_code, "revoked" in refused.json()["detail"]) == (401, True)
     listed = await client.get("/v1/admin/keys", headers=me)
     assert [one["name"] for one in listed.json()["items"]] == ["ci", "me"]
-    assert key["key"].rpartition("_")[2] not in listed.text
+    assert key["key"][-20:] not in listed.text
     again = await client.delete(f"/v1/admin/keys/{key['details']['id']}", headers=me)
     assert again.json() == revoked.json()
     assert (await client.delete(f"/v1/admin/keys/{first['details']['id']}", headers=me)).status_code == 200
@@ -260,7 +260,7 @@ async def test_the_record_tells_who_did_what(client: httpx.AsyncClient, folder: 
     assert (record["actor"], record["target"], record["request_id"]) == ("me", job["id"], "r-1")
     assert (UUID(record["key_id"]), record["details"]["project"]) == (UUID(first["details"]["id"]), "p")
     assert rest["items"][0]["actor"] == "anyone"
-    assert first["key"].rpartition("_")[2] not in str(rest)
+    assert first["key"][-20:] not in str(rest)
 
 
 async def test_the_key_of_the_settings_may_do_everything(settings: Settings) -> None:
