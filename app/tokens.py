@@ -8,9 +8,11 @@ code defines counts once more, as its names.
 import re
 from collections.abc import Iterator, Set
 from functools import lru_cache
-from itertools import pairwise
+from itertools import chain, islice, pairwise
+from operator import itemgetter
 
 import Stemmer
+from ahocorasick_rs import AhoCorasick
 
 from app.models import QueryWords, Words
 
@@ -54,6 +56,13 @@ _KEYWORD_DEFINITION = (
 _DEFINITION = re.compile(_KEYWORD_DEFINITION)
 """Definitions in languages that have a word for it."""
 
+_KEYWORDS = (
+    "def class func function fn fun sub interface struct enum trait module namespace type defp defmodule procedure "
+    "const let var"
+).split()
+_BEGINNING = AhoCorasick([*(word + blank for word in _KEYWORDS for blank in " \t"), "func(", "function*"])
+"""How every such definition begins; this finds the few places to look at in a tenth of the time."""
+
 _BRACE_DEFINITION = re.compile(
     _KEYWORD_DEFINITION
     + r"|\b(?!(?:if|for|while|switch|catch|return|with)\b)(\w+)[ \t]{0,4}\([^(){};]{0,300}\)[^(){};=\n]{0,60}\{"
@@ -81,17 +90,11 @@ STOP_WORDS = frozenset(
 
 def document_words(file_path: str, code: str, context: str | None) -> Words:
     """The searchable words of a memory, of its first `MAX_CODE_BYTES` and `MAX_CONTEXT_BYTES`."""
-    words: list[str] = []
-    identifiers: list[str] = []
     code = _beginning(code, MAX_CODE_BYTES)
-    for run in code.translate(_ASCII_RUNS).split() if code.isascii() else _RUN.findall(code):
-        parts, identifier = _split(run)
-        words += parts
-        if identifier is not None:
-            identifiers.append(identifier)
+    split = list(map(_split, _runs(code)))
     return Words(
-        code=words,
-        identifiers=identifiers,
+        code=list(chain.from_iterable(map(_PARTS, split))),
+        identifiers=list(filter(None, map(_IDENTIFIER, split))),
         names=list(_names(code)),
         path=_parts_of(file_path),
         context=_parts_of(_beginning(context or "", MAX_CONTEXT_BYTES)),
@@ -164,10 +167,7 @@ def _counts_as(run: str) -> Set[str]:
 
 def _names(code: str) -> Iterator[str]:
     """What code defines: each name marked, its parts, and each two parts that stand side by side."""
-    definition = _BRACE_DEFINITION if _BODY.search(code) else _DEFINITION
-    for count, match in enumerate(definition.finditer(code)):
-        if count == MAX_NAMES:
-            break
+    for match in islice(_definitions(code), MAX_NAMES):
         run = next(filter(None, match.groups()))
         parts, identifier = _split(run)
         if parts:
@@ -178,6 +178,18 @@ def _names(code: str) -> Iterator[str]:
                 yield from _pairs(run)
 
 
+def _definitions(code: str) -> Iterator[re.Match[str]]:
+    if _BODY.search(code):
+        yield from _BRACE_DEFINITION.finditer(code)
+        return
+    end = 0
+    for _, start, _ in _BEGINNING.find_matches_as_indexes(code, overlapping=True):
+        match = _DEFINITION.match(code, start) if start >= end else None
+        if match:
+            yield match
+            end = match.end()
+
+
 def _beginning(text: str, limit_bytes: int) -> str:
     if 4 * len(text) <= limit_bytes:
         return text
@@ -185,7 +197,11 @@ def _beginning(text: str, limit_bytes: int) -> str:
 
 
 def _parts_of(text: str) -> list[str]:
-    return [part for run in _RUN.findall(text) for part in _split(run)[0]]
+    return list(chain.from_iterable(map(_PARTS, map(_split, _runs(text)))))
+
+
+def _runs(text: str) -> list[str]:
+    return text.translate(_ASCII_RUNS).split() if text.isascii() else _RUN.findall(text)
 
 
 def _excluded(run: str) -> tuple[str, ...]:
@@ -211,10 +227,17 @@ _stemmer = Stemmer.Stemmer("english", 0)
 @lru_cache(maxsize=65536)
 def _split(run: str) -> tuple[tuple[str, ...], str | None]:
     """Stemmed parts of a run of word characters, and the whole of it where it is more than one part."""
-    parts = _PART.findall(run)
-    whole = run.replace("_", "").lower()
+    bare = run.replace("_", "")
+    plain = bare.isascii() and (bare.isdigit() or (bare.isalpha() and bare.islower()))
+    parts = [*filter(None, run.split("_"))] if plain else _PART.findall(run)  # the same, but sooner
+    whole = bare.lower()
     short = len(whole) <= MAX_WORD_CHARACTERS
     if len(parts) > MAX_PARTS or not short:
         return (whole,) if short and whole else (), None
-    stems = tuple(_stemmer.stemWord(part.lower()) for part in parts)
+    stems = tuple([_stemmer.stemWord(part.lower()) for part in parts])
     return stems, whole if len(parts) > 1 else None
+
+
+_PARTS = itemgetter(0)
+_IDENTIFIER = itemgetter(1)
+"""Of what `_split` returns."""

@@ -7,9 +7,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from app.tokens import (
+    _DEFINITION,
+    _PART,
+    MAX_PARTS,
     MAX_QUERY_WORDS,
     MAX_WORD_CHARACTERS,
     NAME_MARK,
+    _definitions,
+    _split,
     document_words,
     identifier_of,
     is_code,
@@ -133,3 +138,25 @@ def test_any_query_asks_for_words_without_quotes(text: str) -> None:
     asked = query_words(text)
     for word in [*asked.words, *asked.identifiers, *asked.excluded, *(w for phrase in asked.phrases for w in phrase)]:
         assert re.fullmatch(r"=?[^\W_]+", word), word
+
+
+KEYWORDS = "def class func function fn undef defmodule module const let async type".split()
+FRAGMENTS = [*KEYWORDS, "(r)", "(r *T)", "*", "=", "=>", "\t", "x2", "get_user", "\n", ","]
+
+
+@given(st.lists(st.sampled_from([*FRAGMENTS, " ", " ", "("]), max_size=30).map("".join))
+def test_definitions_are_found_sooner_but_are_the_same(code: str) -> None:
+    found = [match.span() for match in _definitions(code)]
+    assert found == [match.span() for match in _DEFINITION.finditer(code)]
+
+
+@given(st.text("aàbZÉ09_٣中", min_size=1, max_size=20))
+def test_runs_without_capitals_are_parted_sooner_but_the_same(run: str) -> None:
+    parts = _PART.findall(run)
+    stems, whole = _split(run)
+    if len(parts) > MAX_PARTS:
+        assert len(stems) <= 1
+    else:
+        assert len(stems) == len(parts)
+        assert all(part.lower().startswith(stem[:1]) for part, stem in zip(parts, stems, strict=True))
+        assert whole == (run.replace("_", "").lower() if len(parts) > 1 else None)
