@@ -1,6 +1,5 @@
 """The command line: `afterimage`, and `python -m app`."""
 
-import asyncio
 import gc
 import json
 import sys
@@ -82,10 +81,11 @@ def migrate(
 ) -> None:
     """Imports an AI-AfterImage file into the configured store."""
     from app.imports import ImportOptions
+    from app.serving import run
 
     settings = _settings(quiet=True)
     options = ImportOptions(project, validate=validate, dry_run=dry_run, batch_size=batch_size)
-    job = asyncio.run(_migrate(settings, sqlite.expanduser().resolve(), options))
+    job = run(_migrate(settings, sqlite.expanduser().resolve(), options))
     sys.exit(0 if job else 1)
 
 
@@ -119,8 +119,10 @@ def export(
     force: Annotated[bool, typer.Option("--force", help="Overwrite the file if it is there.")] = False,
 ) -> None:
     """Writes the memories of the configured store into an AI-AfterImage file."""
+    from app.serving import run
+
     settings = _settings(quiet=True)
-    failed = asyncio.run(_export(settings, sqlite.expanduser().resolve(), project, overwrite=force))
+    failed = run(_export(settings, sqlite.expanduser().resolve(), project, overwrite=force))
     sys.exit(1 if failed else 0)
 
 
@@ -200,20 +202,22 @@ def revoke_key(key_id: Annotated[UUID, typer.Argument(metavar="ID", help="As `li
 def _with_store(settings: "Settings", work: "Callable[[Store], Awaitable[T]]") -> T:
     """Runs something on the open store."""
     from app.main import open_store
+    from app.serving import run
 
-    async def run() -> T:
+    async def on_store() -> T:
         async with AsyncExitStack() as stack:
             return await work(await open_store(settings, settings.embedding_model, stack))
 
-    return asyncio.run(run())
+    return run(on_store())
 
 
 @cli.command(name="doctor")
 def examine() -> None:
     """Checks all that the service needs, changes nothing, and says how to mend what is wrong."""
     from app import doctor
+    from app.serving import run
 
-    sys.exit(asyncio.run(doctor.report()))
+    sys.exit(run(doctor.report()))
 
 
 @cli.command()
@@ -260,6 +264,7 @@ def search(
     from app.main import open_services
     from app.models import Scope
     from app.search import SearchMode
+    from app.serving import run
 
     settings = _settings(quiet=True)
 
@@ -280,7 +285,7 @@ def search(
                 print(f"{hit.score:.3f}  {memory.file_path}  ({memory.project}, {memory.timestamp:%Y-%m-%d %H:%M})")
                 print("\n".join(f"       {line}" for line in memory.new_code.splitlines()[:5]))
 
-    asyncio.run(find())
+    run(find())
 
 
 def _settings(*, quiet: bool = False, **arguments: Any) -> "Settings":

@@ -218,19 +218,20 @@ class ImportRun:
             embedding_status=EmbeddingStatus.PENDING if row.vector is None else EmbeddingStatus.READY,
             import_id=self._job.id,
         )
-        new = NewMemory(
+        words, indexed = NO_WORDS, None
+        if self._stage is ImportStage.MIGRATING and not self._job.dry_run:  # elsewhere it is compared only
+            words = document_words(row.file_path, row.new_code, row.context)
+            indexed = self._memories.indexed(words)
+        return NewMemory(
             memory,
-            NO_WORDS,
+            words,
             row.vector,
+            indexed,
             redacted=redacted,
             altered=row.altered is not None,
             unusable_vector=row.vector_problem is not None,
             model=self._model,
         )
-        if self._stage is not ImportStage.MIGRATING or self._job.dry_run:
-            return new  # it is compared only, and words are not
-        words = document_words(row.file_path, row.new_code, row.context)
-        return self._memories.prepared(replace(new, words=words))
 
     async def _migrate(self, batch: ImportBatch) -> None:
         """Stores a batch; if the store refuses a value, row by row, so that it costs that row alone."""

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from enum import StrEnum
-from typing import Annotated, TypeAlias
+from typing import Annotated, NamedTuple, TypeAlias
 from uuid import UUID
 
 import numpy as np
@@ -67,8 +67,7 @@ class StoredMemory(Memory):
     redacted: Annotated[int, Field(description="Secrets that were taken out of it before it was stored.")] = 0
 
 
-@dataclass(frozen=True, slots=True, order=True)
-class MemoryKey:
+class MemoryKey(NamedTuple):
     """Identifies a memory: the same id may stand in several projects."""
 
     project: str

@@ -1,14 +1,25 @@
-"""What surrounds the server: its listening socket, the word that it has started, and the garbage collector."""
+"""What surrounds the service: its event loop, its socket, the word that it has started, and garbage collection."""
 
+import asyncio
 import gc
 import ipaddress
 import logging
 import socket
-from collections.abc import Callable
+from collections.abc import Callable, Coroutine
+from typing import Any, TypeVar
 
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
+from uvicorn.loops.auto import auto_loop_factory
 
 from app.errors import StartupError
+
+T = TypeVar("T")
+
+
+def run(main: Coroutine[Any, Any, T]) -> T:
+    """What it returns, run on the event loop that the server uses: uvloop, where that is to be had."""
+    with asyncio.Runner(loop_factory=auto_loop_factory()) as runner:
+        return runner.run(main)
 
 
 def listen(host: str, port: int) -> socket.socket:

@@ -515,12 +515,18 @@ WHERE q.project = failed.project
   AND q.model = :model;
 
 -- name: get_vectors
--- The vectors of whole memories.
-SELECT e.project, e.memory_id AS id, e.embedding
+-- The vectors of whole memories; each is looked up by its key (OFFSET 0), whatever the planner knows of the table.
+SELECT wanted.project, wanted.id, e.embedding
 FROM unnest(:projects::text[], :ids::uuid[]) AS wanted (project, id)
-JOIN embeddings AS e ON e.project = wanted.project AND e.memory_id = wanted.id
-WHERE e.model = :model
-  AND e.piece = 0;
+CROSS JOIN LATERAL (
+  SELECT embedding
+  FROM embeddings
+  WHERE project = wanted.project
+    AND memory_id = wanted.id
+    AND model = :model
+    AND piece = 0
+  OFFSET 0
+) AS e;
 
 -- name: begin_models!
 -- Notes which model is in use where that is not known yet: that of the vectors that are there, or else the given one.
@@ -724,8 +730,9 @@ WHERE project = :project
 RETURNING last_rowid;
 
 -- name: lock_import^
--- Holds an import for the transaction of a batch, if the lease is still the newest.
-SELECT id
+-- Holds an import for the transaction of a batch, if the lease is still the newest. Nobody waits for the disk before the
+-- import ends: a batch that a power loss takes is missing in the progress as well, and is read again.
+SELECT id, set_config('synchronous_commit', 'off', true)
 FROM imports
 WHERE project = :project
   AND id = :id

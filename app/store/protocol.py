@@ -26,6 +26,7 @@ from app.models import (
     Stats,
     Validation,
     Vector,
+    Words,
 )
 from app.store.embedding_protocol import EmbeddingStore, ModelStore
 from app.store.idempotency import IdempotencyStore
@@ -74,8 +75,8 @@ class MemoryStore(Protocol):
     are standbys; all else sees everything that was answered before.
     """
 
-    def prepared(self, row: NewMemory) -> NewMemory:
-        """The same with what can be made ready without the database; may be called in any thread, or not at all."""
+    def indexed(self, words: Words) -> str | None:
+        """Words as the store keeps them, where it takes time to make them so; may be called in any thread."""
 
     async def add(self, new: Sequence[NewMemory], embed_after: datetime) -> set[MemoryKey]:
         """Stores all memories whose key is not there yet, in one transaction, and answers which these were.

@@ -26,7 +26,7 @@ from pgvector.asyncpg import register_vector
 from app.imports import ImportLimits, ImportOptions, Imports
 from app.models import SourceRow
 from app.redaction import Redaction
-from app.serving import settle
+from app.serving import run, settle
 from app.settings import Settings
 from app.sources import Reader, snapshot
 from app.store.embedded import EmbeddedPostgres
@@ -63,7 +63,7 @@ def main() -> None:
         server = EmbeddedPostgres(folder / "postgres")
         url = server.start()
         try:
-            figures = asyncio.run(measure(source, folder, url))
+            figures = run(measure(source, folder, url))
         finally:
             server.stop()
     for label, figure in figures.items():

@@ -137,3 +137,19 @@ async def test_copies_are_counted_in_the_index(store: PostgresStore, connections
         plan = await connections.plans(store.memories.copies(scope, keys))
         assert "Index Only Scan using memories_by_code" in plan, plan
         assert "Seq Scan" not in plan, plan
+
+
+async def test_many_vectors_are_looked_up_one_by_one_even_where_the_planner_knows_nothing(
+    postgres_url: Callable[[int], str],
+) -> None:
+    connections = Recorded({"dsn": await new_database(postgres_url(18))}, 1, 4, 20, 20)
+    connections.sent = []
+    store = PostgresStore(connections, MODEL)
+    await store.open()
+    rows = [new(vector) for vector in vectors()]
+    await store.memories.add(rows, NOON)
+    for count in (100, 500, COUNT):
+        plan = await connections.plans(store.embeddings.vectors(MODEL, [row.memory.key for row in rows[:count]]))
+        (condition,) = re.findall(r"Index Cond: (.*)", plan)
+        assert "memory_id = wanted.id" in condition, plan
+    await store.close()

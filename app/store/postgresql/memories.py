@@ -1,7 +1,7 @@
 """Memories in PostgreSQL."""
 
 from collections.abc import Iterable, Sequence
-from dataclasses import asdict, replace
+from dataclasses import asdict
 from datetime import datetime
 from typing import Any
 from uuid import UUID
@@ -21,6 +21,7 @@ from app.models import (
     Scope,
     Stats,
     Vector,
+    Words,
 )
 from app.store.group_commit import GroupCommit
 from app.store.postgresql.connections import Connections
@@ -56,9 +57,9 @@ class PostgresMemories:
         self._words = PostgresWords(connections, reads, queries)
         self._singles = GroupCommit(self._add_together, MAX_GROUPS)
 
-    def prepared(self, row: NewMemory) -> NewMemory:
+    def indexed(self, words: Words) -> str | None:
         """See MemoryStore."""
-        return replace(row, indexed=tsvector(row.words))
+        return tsvector(words)
 
     async def add(self, new: Sequence[NewMemory], embed_after: datetime) -> set[MemoryKey]:
         """See MemoryStore."""

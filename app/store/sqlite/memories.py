@@ -24,6 +24,7 @@ from app.models import (
     VectorIndexKind,
     VectorIndexState,
     VectorIndexStats,
+    Words,
 )
 from app.store.embedding_protocol import ModelsInUse
 from app.store.group_commit import GroupCommit
@@ -54,9 +55,8 @@ class SqliteMemories:
         self._indexes: dict[str, VectorIndex] = {}
         self._singles = GroupCommit(self._add_together, at_most=1)
 
-    def prepared(self, row: NewMemory) -> NewMemory:
+    def indexed(self, words: Words) -> str | None:
         """See MemoryStore; here there is nothing to make ready."""
-        return row
 
     async def add(self, new: Sequence[NewMemory], embed_after: datetime) -> set[MemoryKey]:
         """See MemoryStore."""
