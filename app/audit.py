@@ -13,7 +13,7 @@ from app.store.protocol import KeyStore
 
 COMMAND_LINE = "command line"
 
-log = structlog.get_logger()
+log = structlog.get_logger(__name__)
 
 
 class Audit:

@@ -35,7 +35,7 @@ MAX_ATTEMPTS = 5
 FIRST_PAUSE = timedelta(seconds=5)
 """Before the second attempt; each further pause is four times as long."""
 
-log = structlog.get_logger()
+log = structlog.get_logger(__name__)
 
 
 class Backfill:

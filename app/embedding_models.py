@@ -29,7 +29,7 @@ SWEEP_MEMORIES = 1000
 """Whose former vectors are removed in one transaction."""
 SWEEP_PAUSE_SECONDS = 0.05
 
-log = structlog.get_logger()
+log = structlog.get_logger(__name__)
 
 
 @dataclass(frozen=True, slots=True)

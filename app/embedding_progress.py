@@ -18,7 +18,7 @@ LONGEST_PAUSE_SECONDS = 10.0
 PAUSE_FACTOR = 20
 """Between these, a pause is so many times as long as counting took: millions take a while."""
 
-log = structlog.get_logger()
+log = structlog.get_logger(__name__)
 
 
 class BacklogRate:

@@ -36,7 +36,7 @@ INTERRUPTED = "the service was stopped before the export was complete; start ano
 
 STORED = TypeAdapter(Export)
 
-log = structlog.get_logger()
+log = structlog.get_logger(__name__)
 
 
 class Exports:

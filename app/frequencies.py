@@ -16,7 +16,7 @@ SHARE = 0.02
 
 MAX_PAUSE_SECONDS = 10.0
 
-log = structlog.get_logger()
+log = structlog.get_logger(__name__)
 
 
 class Frequencies:

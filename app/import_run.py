@@ -44,7 +44,7 @@ HAND_BACK_PAUSE_SECONDS = 0.2
 
 NO_WORDS = Words(code=(), identifiers=(), path=(), context=())
 
-log = structlog.get_logger()
+log = structlog.get_logger(__name__)
 
 
 class ImportRun:

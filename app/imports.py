@@ -36,7 +36,7 @@ UNDO_ROWS = 5000
 
 DEFAULT_PROJECT = "default"
 
-log = structlog.get_logger()
+log = structlog.get_logger(__name__)
 
 
 @dataclass(frozen=True, slots=True)

@@ -4,7 +4,9 @@ import logging
 import sys
 import traceback
 from collections.abc import Iterator
-from typing import Any, Literal
+from contextlib import suppress
+from functools import partial
+from typing import Any, Literal, TextIO
 
 import structlog
 
@@ -49,9 +51,24 @@ def _trace(_: Any, __: str, event: structlog.typing.EventDict) -> structlog.typi
 
 def _first_line(_: Any, __: str, event: structlog.typing.EventDict) -> structlog.typing.EventDict:
     """Libraries write the error itself, or a task that holds it, below their first line."""
-    if event.get("_from_structlog") is False:
-        event["event"] = str(event["event"]).partition("\n")[0]
+    event["event"] = str(event["event"]).partition("\n")[0]
     return event
+
+
+class _Lines:
+    """Where our events go, without the records of `logging`: a request logs a line, in half the time."""
+
+    def __init__(self, stream: TextIO, name: str) -> None:
+        self.name = name
+        self._stream = stream
+
+    def msg(self, line: str) -> None:
+        """Writes a line; where that fails nobody is left to be told, and the request goes on."""
+        with suppress(OSError, ValueError):
+            self._stream.write(f"{line}\n")
+            self._stream.flush()
+
+    debug = info = warning = error = exception = critical = msg
 
 
 def configure_logs(level: str, form: Literal["auto", "json", "console"]) -> None:
@@ -63,26 +80,24 @@ def configure_logs(level: str, form: Literal["auto", "json", "console"]) -> None
         structlog.stdlib.add_logger_name,
         structlog.processors.TimeStamper(fmt="iso", utc=True),
     ]
-    last: list[structlog.typing.Processor] = [
-        _first_line,
-        _trace,
-        structlog.stdlib.ProcessorFormatter.remove_processors_meta,
-    ]
-    if for_person:
-        last.append(structlog.dev.ConsoleRenderer(colors=sys.stderr.isatty()))
-    else:
-        last.append(structlog.processors.JSONRenderer())
+    render: structlog.typing.Processor = (
+        structlog.dev.ConsoleRenderer(colors=sys.stderr.isatty()) if for_person else structlog.processors.JSONRenderer()
+    )
     structlog.configure(
-        processors=[*shared, structlog.stdlib.ProcessorFormatter.wrap_for_formatter],
-        logger_factory=structlog.stdlib.LoggerFactory(),
-        wrapper_class=structlog.stdlib.BoundLogger,
+        processors=[*shared, _trace, render],
+        logger_factory=partial(_Lines, sys.stderr),
+        wrapper_class=structlog.make_filtering_bound_logger(level),
     )
     handler = logging.StreamHandler()
-    handler.setFormatter(structlog.stdlib.ProcessorFormatter(foreign_pre_chain=shared, processors=last))
+    handler.setFormatter(
+        structlog.stdlib.ProcessorFormatter(
+            foreign_pre_chain=shared,
+            processors=[_first_line, _trace, structlog.stdlib.ProcessorFormatter.remove_processors_meta, render],
+        )
+    )
     root = logging.getLogger()
     root.handlers = [handler]
     root.setLevel(logging.WARNING)
-    logging.getLogger("app").setLevel(level.upper())
     logging.getLogger("uvicorn").setLevel(logging.WARNING)
     logging.getLogger("asyncpg.pool").setLevel(logging.ERROR)  # a traceback a second while the server is down
     logging.getLogger("uvicorn.error").addFilter(_is_news)

@@ -33,7 +33,7 @@ POLL_SECONDS = 0.02
 
 STOP_SIGNALS = (signal.SIGINT, signal.SIGTERM)
 
-log = structlog.get_logger()
+log = structlog.get_logger(__name__)
 
 
 class Server(uvicorn.Server):

@@ -15,7 +15,7 @@ PORTION = 500
 PAUSE_SECONDS = 60.0
 """Between two looks that found less than a portion."""
 
-log = structlog.get_logger()
+log = structlog.get_logger(__name__)
 
 
 class Sweep:

@@ -10,7 +10,7 @@ from app.store.embedding_protocol import EmbeddingStore, ModelStore
 PAUSE_SECONDS = 10.0
 """Between two looks; what a look costs is a count that ends at the first vector too many."""
 
-log = structlog.get_logger()
+log = structlog.get_logger(__name__)
 
 
 class VectorIndexUpkeep:

@@ -36,7 +36,7 @@ MARGIN_SECONDS = 2.0
 CLEAN = (0, -signal.SIGTERM)
 """How a worker ends that was told to; the second, when it had only just begun."""
 
-log = structlog.get_logger()
+log = structlog.get_logger(__name__)
 
 
 class Place:

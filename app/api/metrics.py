@@ -27,7 +27,7 @@ UNMATCHED = "unmatched"
 LEAVE_SECONDS = 1.0
 """How old the figures of other processes may be."""
 
-log = structlog.get_logger()
+log = structlog.get_logger(__name__)
 
 
 class RequestMetrics:

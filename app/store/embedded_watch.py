@@ -13,7 +13,7 @@ PAUSE_SECONDS = 0.5
 RETRY_SECONDS = 10.0
 """After a start that failed."""
 
-log = structlog.get_logger()
+log = structlog.get_logger(__name__)
 
 
 class EmbeddedWatch:

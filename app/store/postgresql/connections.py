@@ -28,7 +28,7 @@ GRACE_SECONDS = 1.0
 CLOSE_SECONDS = 10.0
 """How long the end of the service waits for statements under way."""
 
-log = structlog.get_logger()
+log = structlog.get_logger(__name__)
 
 
 class Connections:

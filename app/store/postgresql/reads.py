@@ -21,7 +21,7 @@ MAX_LAG_SECONDS = 10.0
 
 T = TypeVar("T")
 
-log = structlog.get_logger()
+log = structlog.get_logger(__name__)
 
 
 class Reads:

@@ -38,7 +38,7 @@ NEVER = float("inf")
 
 NOT_ASKED = "not asked yet"
 
-log = structlog.get_logger()
+log = structlog.get_logger(__name__)
 
 
 class Probe:

@@ -118,7 +118,7 @@ ORDER BY e.embedding::halfvec({dimensions}) <=> $9::halfvec
 LIMIT $11
 """
 
-log = structlog.get_logger()
+log = structlog.get_logger(__name__)
 
 
 class HnswIndex:

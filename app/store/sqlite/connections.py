@@ -32,7 +32,7 @@ TABLES = "SELECT name FROM sqlite_master WHERE type = 'table'"
 T = TypeVar("T")
 Work = Callable[[aiosqlite.Connection], Awaitable[T]]
 
-log = structlog.get_logger()
+log = structlog.get_logger(__name__)
 
 
 @dataclass(eq=False, slots=True)
