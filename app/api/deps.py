@@ -4,8 +4,7 @@ from dataclasses import dataclass
 from typing import Annotated
 
 import structlog
-from fastapi import Depends, Request, Security
-from fastapi.security import HTTPBearer
+from fastapi import Depends, Request
 
 from app.access import Caller, KeyScope
 from app.audit import Audit
@@ -55,16 +54,13 @@ def log_projects(*names: str | None) -> None:
         structlog.contextvars.bind_contextvars(projects=known[:MAX_LOGGED_PROJECTS])
 
 
-BEARER = HTTPBearer(auto_error=False, description="A key of `afterimage keys create`; not needed while there is none.")
-
-
 class Needs:
     """Dependency: the caller, who has the scope."""
 
     def __init__(self, scope: KeyScope) -> None:
         self.scope = scope
 
-    async def __call__(self, request: Request, _: Annotated[object, Security(BEARER)]) -> Caller:
+    async def __call__(self, request: Request) -> Caller:
         """The caller that the authentication has found.
 
         Raises:

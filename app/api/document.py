@@ -1,7 +1,17 @@
-"""What FastAPI does not say in the OpenAPI document: where the id in an answer leads, and that a query has no null."""
+"""What FastAPI does not say in the OpenAPI document: what needs a key, where ids lead, and that no query has null."""
 
 from collections.abc import Callable, Iterator
 from typing import Any
+
+from app.api.authentication import OPEN_TO_ALL
+
+KEY = {
+    "HTTPBearer": {
+        "type": "http",
+        "scheme": "bearer",
+        "description": "A key of `afterimage keys create`; not needed while there is none.",
+    }
+}
 
 MAKERS = {
     "/v1/memories": ("memory_id", "$response.body#/id"),
@@ -21,6 +31,7 @@ def completed(make: Callable[[], Document]) -> Callable[[], Document]:
     def make_and_complete() -> Document:
         if not made:
             made.update(make())
+            _secure(made)
             _link(made)
             _take_out_null(made)
         return made
@@ -32,6 +43,14 @@ def _operations(document: Document) -> Iterator[tuple[str, Document]]:
     for path, methods in document["paths"].items():
         for operation in methods.values():
             yield path, operation
+
+
+def _secure(document: Document) -> None:
+    """Said here, for as a dependency of each route it would be looked for in each request once more."""
+    document.setdefault("components", {})["securitySchemes"] = KEY
+    for path, operation in _operations(document):
+        if path not in OPEN_TO_ALL:
+            operation["security"] = [{name: [] for name in KEY}]
 
 
 def _link(document: Document) -> None:
