@@ -1,9 +1,8 @@
 """Routes of exports."""
 
-from typing import Annotated
 from uuid import UUID
 
-from fastapi import APIRouter, Depends, Response
+from fastapi import APIRouter, Request, Response
 from fastapi.responses import FileResponse
 
 from app.api.deps import Admin, Given, log_projects
@@ -20,17 +19,13 @@ router = APIRouter(prefix="/v1/admin/exports", tags=["exports"])
 @router.post(
     "", status_code=202, responses=responses(409, 413, 415, 422), openapi_extra=described(ExportIn, optional=True)
 )
-async def start_export(
-    response: Response,
-    given: Given,
-    caller: Admin,
-    body: Annotated[ExportIn, Depends(read_as(ExportIn, optional=True))],
-) -> Export:
+async def start_export(request: Request, response: Response, given: Given, caller: Admin) -> Export:
     """Writes an AI-AfterImage file of all memories, or of those of some projects.
 
     Follow the export at the address in `Location` until it is `completed`, and fetch its file below `/file`. Exports
     run one after the other, and are removed with their files 24 hours after they have ended, or by `DELETE`.
     """
+    body = await read_as(ExportIn, request, optional=True)
     log_projects(*(body.projects or ()))
     for project in body.projects or ():
         caller.require_project(project)

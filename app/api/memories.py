@@ -6,7 +6,7 @@ from functools import partial
 from typing import Annotated, Any, Literal
 from uuid import UUID
 
-from fastapi import APIRouter, Depends, Query, Request, Response
+from fastapi import APIRouter, Query, Request, Response
 from pydantic import TypeAdapter, ValidationError
 
 from app.access import Caller
@@ -59,7 +59,6 @@ ProjectQuery = Annotated[Project | None, Query(description="Where the same id st
 async def add_memory(
     given: Given,
     caller: Writer,
-    body: Annotated[MemoryIn, Depends(read_as(MemoryIn))],
     request: Request,
     response: Response,
     wait: Annotated[
@@ -74,6 +73,7 @@ async def add_memory(
     milliseconds. With an `id` the request can be repeated: the same content answers 200, other content 409. With an
     `Idempotency-Key` it can be repeated, too, and gets the first answer again.
     """
+    body = await read_as(MemoryIn, request)
     log_projects(body.project)
     caller.require_project(body.project)
     draft = body.draft(given.models.target.worker)
@@ -103,7 +103,7 @@ def _answer(added: Sequence[Added], *, waiting: bool) -> Answer:
     return Answer(200 if one.status is AddStatus.EXISTING else 201, STORED.dump_json(stored), stored.id)
 
 
-async def read_batch(request: Request) -> list[MemoryIn | str]:
+async def _read_batch(request: Request) -> list[MemoryIn | str]:
     """The memories of a batch; in the place of a bad one, what is wrong with it."""
     body = await json_of(request)
     try:
@@ -118,14 +118,13 @@ async def read_batch(request: Request) -> list[MemoryIn | str]:
     responses={200: {"headers": REPLAYED_HEADER}, **responses(400, 409, 413, 415, 422)},
     openapi_extra=HEADER_PARAMETER | described(BatchIn),
 )
-async def add_memories(
-    given: Given, caller: Writer, batch: Annotated[list[MemoryIn | str], Depends(read_batch)], request: Request
-) -> BatchOut | Response:
+async def add_memories(given: Given, caller: Writer, request: Request) -> BatchOut | Response:
     """Stores up to 1,000 edits in one transaction; a bad one is rejected alone.
 
     With an `Idempotency-Key` the request can be repeated, and gets the first answer again; one of which every edit was
     rejected leaves the key free.
     """
+    batch = await _read_batch(request)
     drafts: dict[int, Draft] = {}
     results: dict[int, BatchResult] = {}
     for index, item in enumerate(batch):

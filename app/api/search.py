@@ -1,9 +1,8 @@
 """Routes of searches."""
 
 import time
-from typing import Annotated
 
-from fastapi import APIRouter, Depends
+from fastapi import APIRouter, Request
 
 from app.access import Caller
 from app.api.deps import Given, Reader, Services, log_projects
@@ -14,29 +13,29 @@ from app.search import SearchMode
 
 router = APIRouter(prefix="/v1/search", tags=["search"], responses=responses(413, 415, 422))
 
-Question = Annotated[SearchIn, Depends(read_as(SearchIn))]
 BODY = described(SearchIn)
 
 
 @router.post("/fts", openapi_extra=BODY)
-async def search_fts(given: Given, caller: Reader, body: Question) -> SearchOut:
+async def search_fts(given: Given, caller: Reader, request: Request) -> SearchOut:
     """Finds memories by words: any of them, with identifiers whole and in parts. Any text is a valid query."""
-    return await _search(SearchMode.FTS, body, given, caller)
+    return await _search(SearchMode.FTS, request, given, caller)
 
 
 @router.post("/semantic", openapi_extra=BODY)
-async def search_semantic(given: Given, caller: Reader, body: Question) -> SearchOut:
+async def search_semantic(given: Given, caller: Reader, request: Request) -> SearchOut:
     """Finds memories by meaning, by the cosine of their vectors with that of the query."""
-    return await _search(SearchMode.SEMANTIC, body, given, caller)
+    return await _search(SearchMode.SEMANTIC, request, given, caller)
 
 
 @router.post("/hybrid", openapi_extra=BODY)
-async def search_hybrid(given: Given, caller: Reader, body: Question) -> SearchOut:
+async def search_hybrid(given: Given, caller: Reader, request: Request) -> SearchOut:
     """Finds memories by words and by meaning, and weighs both."""
-    return await _search(SearchMode.HYBRID, body, given, caller)
+    return await _search(SearchMode.HYBRID, request, given, caller)
 
 
-async def _search(mode: SearchMode, body: SearchIn, given: Services, caller: Caller) -> SearchOut:
+async def _search(mode: SearchMode, request: Request, given: Services, caller: Caller) -> SearchOut:
+    body = await read_as(SearchIn, request)
     log_projects(*(body.projects or ()))
     started = time.perf_counter()
     settings = given.settings
