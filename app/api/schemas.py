@@ -3,6 +3,7 @@
 import base64
 import binascii
 import json
+import math
 import re
 from datetime import UTC, datetime
 from typing import Annotated, Any, Literal, Self
@@ -193,12 +194,13 @@ def _unit(values: list[float], dimensions: int | None) -> Vector:
         raise UnavailableError("embedding: the model is still loading, and with it the length of its vectors")
     if len(values) != dimensions:
         raise InvalidInputError(f"embedding: must have the model's {dimensions} numbers, got {len(values)}")
-    wide = np.array(values, dtype=np.float64)
-    largest = np.abs(wide).max()
-    if largest == 0:
+    length = math.hypot(*values)
+    if length == 0:
         raise InvalidInputError("embedding: must not be all zero, a zero vector has no direction")
-    wide /= largest
-    return (wide / np.linalg.norm(wide)).astype(np.float32)
+    if not 1e-300 < length < math.inf:  # too small to be exact, or too large to be a number
+        largest = max(map(abs, values))
+        return _unit([value / largest for value in values], dimensions)
+    return (np.fromiter(values, np.float64, dimensions) / length).astype(np.float32)
 
 
 class BatchIn(Body):

@@ -90,8 +90,9 @@ async def test_the_vector_follows_by_itself(client: httpx.AsyncClient) -> None:
             await asyncio.sleep(0.01)
 
 
-async def test_a_given_vector_is_taken_at_any_length(client: httpx.AsyncClient) -> None:
-    memory = await store(client, embedding=[1e300] + [0.0] * 383)
+@pytest.mark.parametrize("number", [1e300, 1.7e308, 1e-310, 5e-324, 3])
+async def test_a_given_vector_is_taken_at_any_length(client: httpx.AsyncClient, number: float) -> None:
+    memory = await store(client, embedding=[number] * 384)
     assert memory["embedding_status"] == "ready"
 
 

@@ -85,11 +85,16 @@ class Comparison:
 
 
 def by_turns(rounds: int, sides: Mapping[str, Callable[[], Sample]]) -> dict[str, list[Sample]]:
-    """Every side once a round; every other round in reverse, so that none always follows the same one."""
+    """Every side once a round; every other round in reverse, so that none always follows the same one.
+
+    One round before them does not count: whatever keeps what it has seen has seen it then, on every side.
+    """
     samples: dict[str, list[Sample]] = {name: [] for name in sides}
-    for number in range(rounds):
+    for number in range(-1, rounds):
         for name in list(sides)[:: 1 if number % 2 == 0 else -1]:
-            samples[name].append(sides[name]())
+            sample = sides[name]()
+            if number >= 0:
+                samples[name].append(sample)
     return samples
 
 

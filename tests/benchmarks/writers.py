@@ -1,6 +1,6 @@
 """Writers against throughput: over HTTP, and the same rows by hand-written code on the same kind of store."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from itertools import islice
 from pathlib import Path
@@ -19,6 +19,8 @@ WRITERS = (1, 4, 16, 64)
 BATCH = 100
 POOL = 10
 """The service's default."""
+NO_INDEX = "1000000"
+"""Vectors that may be searched exactly; no round stores as many."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,10 +73,10 @@ def measure(corpus: Corpus, folder: Path, models: Path, effort: Effort) -> Itera
 
 
 def postgres(corpus: Corpus, folder: Path, models: Path, effort: Effort, form: Form, url: str) -> Iterator[Figure]:
-    """Two databases on one server, both emptied before each round."""
+    """Two databases on one server, both emptied before each round; neither side keeps an HNSW index of the vectors."""
     ours, theirs = new_database(url, "ours"), new_database(url, "bare")
     requests, rows = form.requests(corpus), form.rows(corpus)
-    with served(folder, models, database_url=ours) as service:
+    with served(folder, models, database_url=ours, exact_search_limit=NO_INDEX) as service:
         for writers in effort.writers:
 
             def over_http(writers: int = writers) -> Sample:
@@ -83,13 +85,19 @@ def postgres(corpus: Corpus, folder: Path, models: Path, effort: Effort, form: F
                 _refuse_loss(sample, fetch_value(ours, "SELECT count(*) FROM memories"))
                 return sample
 
-            def bare(writers: int = writers) -> Sample:
-                execute(theirs, "TRUNCATE memories CASCADE")
-                side = PostgresSide(theirs, POOL, rows, writers, form.batch, effort.seconds)
-                with service.paused():
-                    return run_side("bare_writers", side, form.batch)
+            def bare(executemany: bool, writers: int = writers) -> Callable[[], Sample]:
+                def run() -> Sample:
+                    execute(theirs, "TRUNCATE memories CASCADE")
+                    side = PostgresSide(theirs, POOL, rows, writers, form.batch, effort.seconds, executemany)
+                    with service.paused():
+                        return run_side("bare_writers", side, form.batch)
 
-            yield from _figures("postgresql", form, writers, effort, over_http, bare, "asyncpg")
+                return run
+
+            floors = {"asyncpg": bare(executemany=False)}
+            if form.batch > 1:
+                floors = {"asyncpg, executemany": bare(executemany=True), "asyncpg, arrays": bare(executemany=False)}
+            yield from _figures("postgresql", form, writers, effort, over_http, floors)
 
 
 def sqlite(corpus: Corpus, folder: Path, models: Path, effort: Effort, form: Form) -> Iterator[Figure]:
@@ -116,9 +124,8 @@ def sqlite(corpus: Corpus, folder: Path, models: Path, effort: Effort, form: For
                 return run
 
             together = writers * form.batch
-            yield from _figures(
-                "sqlite", form, writers, effort, over_http, bare(together), f"sqlite3, {together} a commit"
-            )
+            floors = {f"sqlite3, {together} a commit": bare(together)}
+            yield from _figures("sqlite", form, writers, effort, over_http, floors)
 
 
 def _over_http(service: Service, requests: list[bytes], writers: int, effort: Effort, form: Form) -> Sample:
@@ -137,17 +144,19 @@ def _figures(
     writers: int,
     effort: Effort,
     over_http: Callable[[], Sample],
-    bare: Callable[[], Sample],
-    name: str,
+    floors: Mapping[str, Callable[[], Sample]],
 ) -> Iterator[Figure]:
-    samples = by_turns(effort.rounds, {"service": over_http, name: bare})
+    """Beside every floor; what is promised is promised beside the first."""
+    samples = by_turns(effort.rounds, {"service": over_http, **floors})
     case = f"{store}, {form}, {writers} writer{'s' if writers > 1 else ''}"
     promised = None
     if store == "postgresql" and writers == 16 and form.with_vectors:
         promised = 0.5 if form.batch == 1 else 0.7
-    figure = rate_figure(PART, case, name, Comparison(samples["service"], samples[name]), promised)
-    plotted = form.batch == 1 and form.with_vectors
-    yield replace(figure, series=store, at=writers) if plotted else figure
+    for name in floors:
+        figure = rate_figure(PART, case, name, Comparison(samples["service"], samples[name]), promised)
+        plotted = form.batch == 1 and form.with_vectors
+        yield replace(figure, series=store, at=writers) if plotted else figure
+        promised = None
     if writers == 64 and form.batch == 1:
         yield _promise(store, case, samples["service"])
 
