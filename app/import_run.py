@@ -31,7 +31,7 @@ from app.models import (
 )
 from app.own_thread import OwnThread
 from app.redaction import Redaction
-from app.sources import Reader
+from app.sources import BEFORE_ALL, Reader
 from app.store.classify import differences
 from app.store.embedding_protocol import EmbeddingStore, ModelStore
 from app.store.protocol import ClaimedImport, ImportBatch, ImportStore, MemoryStore
@@ -161,7 +161,7 @@ class ImportRun:
             return False
         self._stage = stage
         resumed = await self._begin(stage, count)
-        batch = await self._thread.run(partial(self._read, reader, resumed or 0))
+        batch = await self._thread.run(partial(self._read, reader, BEFORE_ALL if resumed is None else resumed))
         while batch is not None:
             if await self._imports.renew(self._lease, datetime.now(UTC) + self._lease_time):
                 return True

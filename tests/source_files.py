@@ -14,7 +14,7 @@ import numpy as np
 
 import migrations
 from app.models import Reject, SourceRow
-from app.sources import Reader
+from app.sources import BEFORE_ALL, Reader
 from app.store.sqlite.values import code_hash
 
 PAGE_BYTES = 4096
@@ -183,7 +183,7 @@ def truncate(path: Path, size_bytes: int, *, mend_header: bool = False) -> None:
 def walk(reader: Reader, limit: int = 500) -> list[SourceRow | Reject]:
     """All rows, batch by batch."""
     rows: list[SourceRow | Reject] = []
-    while batch := reader.rows(rows[-1].rowid if rows else 0, limit):
+    while batch := reader.rows(rows[-1].rowid if rows else BEFORE_ALL, limit):
         rows += batch
     return rows
 

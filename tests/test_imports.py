@@ -3,7 +3,9 @@
 import asyncio
 import os
 import random
+import sqlite3
 import time
+from contextlib import closing
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from uuid import UUID
@@ -20,7 +22,7 @@ from app.store.protocol import ImportBatch, Lease, Store
 from tests.conftest import MODEL
 from tests.effort import effort
 from tests.memories import NOON, new, vector
-from tests.source_files import damage, entry, write_ai_afterimage, write_service
+from tests.source_files import LOOSE_SCHEMA, damage, entry, insert, write_ai_afterimage, write_service
 
 OPTIONS = ImportOptions(batch_size=10)
 
@@ -276,6 +278,20 @@ async def test_an_error_of_the_service_ends_an_import_instead_of_repeating_it(
     assert job is not None
     assert job.state is ImportState.FAILED
     assert "ZeroDivisionError" in str(job.error)
+
+
+async def test_rows_below_rowid_1_are_accounted_for_like_any_other(
+    store: Store, imports: Imports, tmp_path: Path
+) -> None:
+    source = write_ai_afterimage(tmp_path / "memory.db", [entry(1)], schema=LOOSE_SCHEMA)
+    with closing(sqlite3.connect(source)) as connection, connection:
+        rows = [{"rowid": -7, **entry(2), "timestamp": "never"}, {"rowid": -5, **entry(3)}, {"rowid": 0, **entry(4)}]
+        insert(connection, "code_memory", rows)
+    job = await run(imports, source)
+    assert (job.counts.source_entries, job.counts.migrated, job.counts.failed) == (4, 3, 1)
+    assert (job.validation.checked, job.validation.mismatched, job.validation.missing) == (3, 0, 0)
+    [reject] = await store.imports.findings(job.id, job.project, FindingKind.REJECT, 10, None)
+    assert reject.rowid == -7
 
 
 async def test_a_long_path_is_imported_like_any_other(store: Store, imports: Imports, tmp_path: Path) -> None:

@@ -2,7 +2,7 @@
 
 from app.sources.folder import find_below
 from app.sources.header import check_complete
-from app.sources.reader import Reader, format_of
+from app.sources.reader import BEFORE_ALL, Reader, format_of
 from app.sources.snapshots import snapshot
 
-__all__ = ["Reader", "check_complete", "find_below", "format_of", "snapshot"]
+__all__ = ["BEFORE_ALL", "Reader", "check_complete", "find_below", "format_of", "snapshot"]

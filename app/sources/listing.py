@@ -11,7 +11,9 @@ from numpy.typing import NDArray
 from app.models import Reject
 from app.sources.guarded import GuardedFile
 
+MIN_ROWID = 1 - 2**63
 MAX_ROWID = 2**63 - 2
+"""SQLite has one more on either side; there an import begins, and there it notes what is lost."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,7 +37,7 @@ def known_rows(file: GuardedFile, listings: Sequence[str]) -> tuple[NDArray[np.i
     if any(listing.problem for listing in walked) or not np.array_equal(walked[0].rowids, np.sort(walked[1].rowids)):
         walked += [_walk(file, listing) for listing in listings[2:]]
     rowids = np.unique(np.concatenate([listing.rowids for listing in walked]))
-    usable = rowids[(rowids >= 1) & (rowids <= MAX_ROWID)]
+    usable = rowids[(rowids >= MIN_ROWID) & (rowids <= MAX_ROWID)]
     losses = []
     if not any(listing.problem is None and len(np.unique(listing.rowids)) == len(rowids) for listing in walked):
         problem = walked[0].problem or "its indexes disagree"
@@ -43,7 +45,8 @@ def known_rows(file: GuardedFile, listings: Sequence[str]) -> tuple[NDArray[np.i
             raise sqlite3.DatabaseError(problem)
         losses.append(f"the table is damaged ({problem}): it may have lost more rows, which no index names")
     if len(usable) < len(rowids):
-        losses.append(f"{len(rowids) - len(usable):,} rows stand under a rowid that is not in 1 to {MAX_ROWID}")
+        outside = len(rowids) - len(usable)
+        losses.append(f"{outside} rows stand under a rowid that is not in {MIN_ROWID} to {MAX_ROWID}")
     after = int(usable[-1]) + 1 if len(usable) else 1
     return usable, Reject(after, None, "; ".join(losses)) if losses else None
 

@@ -18,10 +18,13 @@ from app.models import Reject, SourceRow
 from app.sources.cells import row_from, shown_id
 from app.sources.guarded import GuardedFile
 from app.sources.header import check_header
-from app.sources.listing import known_rows
+from app.sources.listing import MIN_ROWID, known_rows
 from app.sources.recognise import recognise
 
 WINDOW_ROWS = 1000
+
+BEFORE_ALL = MIN_ROWID - 1
+"""No row that can be read has a rowid as low as this."""
 
 
 def format_of(path: Path) -> str:
@@ -112,7 +115,7 @@ class Reader:
         return {column: rows for column, rows in totals.items() if rows}
 
     def rows(self, after_rowid: int, limit: int) -> list[SourceRow | Reject]:
-        """The next rows, ascending by rowid, which is 1 or more; none after the last."""
+        """The next rows, ascending by rowid; none after the last. The first are those after `BEFORE_ALL`."""
         start = int(np.searchsorted(self._rowids, after_rowid, side="right"))
         wanted = self._rowids[start : start + limit].tolist()
         if not wanted:

@@ -68,14 +68,17 @@ def test_an_empty_table_is_a_source_of_no_rows(path: Path) -> None:
         assert (reader.count, reader.rows(0, 10)) == (0, [])
 
 
-def test_rows_under_rowids_that_ai_afterimage_never_uses_are_told(path: Path) -> None:
+def test_rows_under_rowids_that_ai_afterimage_never_uses_are_taken_but_for_the_last(path: Path) -> None:
     write_ai_afterimage(path, [entry(1)], schema=LOOSE_SCHEMA)
     with closing(sqlite3.connect(path)) as connection, connection:
-        insert(connection, "code_memory", [{"rowid": -5, **entry(2)}, {"rowid": 2**63 - 1, **entry(3)}])
+        places = {2: -5, 3: 0, 4: 2**63 - 1}
+        insert(connection, "code_memory", [{"rowid": at, **entry(number)} for number, at in places.items()])
     with Reader(path) as reader:
         rows = walk(reader, 1)
-        assert reader.count == len(rows) == 2
-    assert rows[1] == Reject(2, None, "2 rows stand under a rowid that is not in 1 to 9223372036854775806")
+        assert reader.count == len(rows) == 4
+    assert [row.rowid for row in rows[:3]] == [-5, 0, 1]
+    place = "a rowid that is not in -9223372036854775807 to 9223372036854775806"
+    assert rows[3] == Reject(2, None, f"1 rows stand under {place}")
 
 
 def test_revisions_of_0_8_are_all_taken_and_what_is_lost_is_counted(path: Path) -> None:
