@@ -6,6 +6,7 @@ import structlog
 
 from app.errors import StartupError
 from app.store.embedded import EmbeddedPostgres
+from app.upkeep import Upkeep
 
 PAUSE_SECONDS = 0.5
 """Between two looks; a look is a try of two locks."""
@@ -16,30 +17,22 @@ RETRY_SECONDS = 10.0
 log = structlog.get_logger(__name__)
 
 
-class EmbeddedWatch:
-    """One loop; of several processes that use the same server, one starts it."""
+class EmbeddedWatch(Upkeep):
+    """Of several processes that use the same server, one starts it."""
+
+    name = "embedded-postgresql"
 
     def __init__(self, server: EmbeddedPostgres) -> None:
         """`server` must be started."""
+        super().__init__()
         self._server = server
-        self._task: asyncio.Task[None] | None = None
 
-    def start(self) -> None:
-        """Begins to look."""
-        self._task = asyncio.create_task(self._run(), name="embedded-postgresql")
-
-    async def stop(self) -> None:
-        """Ends the loop; a start under way goes on, and the locks make the server's stop wait for it."""
-        if self._task is not None:
-            self._task.cancel()
-            await asyncio.wait([self._task])
-
-    async def _run(self) -> None:
-        while True:
-            await asyncio.sleep(PAUSE_SECONDS)
-            try:
-                if await asyncio.to_thread(self._server.revive):
-                    log.warning("the service's own PostgreSQL had died and was started again")
-            except (StartupError, OSError) as error:
-                log.error("the service's own PostgreSQL has died and does not start", reason=str(error))  # noqa: TRY400 - the message says it all
-                await asyncio.sleep(RETRY_SECONDS)
+    async def look(self) -> float:
+        """Starts the server; when told to stop meanwhile that goes on, and the locks make the server's stop wait."""
+        try:
+            if await asyncio.to_thread(self._server.revive):
+                log.warning("the service's own PostgreSQL had died and was started again")
+        except (StartupError, OSError) as error:
+            log.error("the service's own PostgreSQL has died and does not start", reason=str(error))  # noqa: TRY400 - the message says it all
+            return RETRY_SECONDS
+        return PAUSE_SECONDS
