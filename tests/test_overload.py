@@ -19,6 +19,8 @@ SECONDS = effort(3, full=120)
 GROWTH_MIB = 250
 TIMEOUT_SECONDS = 10
 """What takes longer is answered 503: a bound also on a machine that does much else."""
+P99_SECONDS = effort(TIMEOUT_SECONDS, 2)
+"""The tests that run beside others are held to the limit alone."""
 RECOVERY_SECONDS = 5.0
 
 
@@ -92,6 +94,6 @@ def test_under_too_much_load_each_request_is_answered_or_sent_away(
     assert set(searches.statuses) == {200, 503}
     assert writes.without_retry_after + searches.without_retry_after == 0
     assert writes.statuses[201] + 2 <= total <= writes.statuses[201] + 2 + writes.late
-    assert max(writes.quantile(0.99), searches.quantile(0.99)) < TIMEOUT_SECONDS
+    assert max(writes.quantile(0.99), searches.quantile(0.99)) < P99_SECONDS
     assert peak < before + GROWTH_MIB
     assert recovered < RECOVERY_SECONDS
