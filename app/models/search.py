@@ -1,0 +1,126 @@
+"""What is searched for, and what is found."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Annotated
+
+from pydantic import Field
+
+from app.models.memories import Memory, MemoryKey
+
+
+@dataclass(frozen=True, slots=True)
+class QueryWords:
+    """Distinct words and whole identifiers to look for, in the order of the query.
+
+    A memory must hold every phrase (words side by side), none of the excluded words, and, where `match_all` is set,
+    every word.
+    """
+
+    words: tuple[str, ...]
+    identifiers: tuple[str, ...]
+    phrases: tuple[tuple[str, ...], ...] = ()
+    excluded: tuple[str, ...] = ()
+    match_all: bool = False
+
+    def __bool__(self) -> bool:
+        return bool(self.words or self.identifiers)
+
+    @property
+    def required(self) -> tuple[tuple[str, ...], ...]:
+        """Phrases, of one word or more, that a memory must hold."""
+        return (*self.phrases, *((word,) for word in self.words if self.match_all))
+
+
+@dataclass(frozen=True, slots=True)
+class Scope:
+    """Which memories may be seen: projects (None: all of them) and filters, all of which must hold."""
+
+    projects: Sequence[str] | None = None
+    session_id: str | None = None
+    agent_id: str | None = None
+    file_path: str | None = None
+    path_prefix: str | None = None
+    language: str | None = None
+    since: datetime | None = None
+    until: datetime | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Piece:
+    """A part of long code that has a vector of its own."""
+
+    first_line: Annotated[int, Field(description="Its first line in `new_code`, from 1.")]
+    last_line: Annotated[int, Field(description="Its last line.")]
+
+
+@dataclass(frozen=True, slots=True)
+class Match:
+    """A memory that one arm of a search found; a higher score is better. `piece` is the part that matched, if any."""
+
+    key: MemoryKey
+    score: float
+    piece: Piece | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Copies:
+    """What is known of a memory's code without reading it: a hash, and the memories in a scope that have the same.
+
+    `timestamp` is the memory's own, `last_timestamp` that of the newest of them.
+    """
+
+    code_hash: int
+    timestamp: datetime
+    count: int
+    last_timestamp: datetime
+
+
+@dataclass(frozen=True, slots=True)
+class Excerpt:
+    """A few lines of `new_code` around what matched."""
+
+    text: str
+    first_line: Annotated[int, Field(description="Where it begins in `new_code`, from 1.")]
+    highlights: Annotated[
+        Sequence[tuple[int, int]],
+        Field(description="Begin and end, in characters of `text`, of each word that matched."),
+    ]
+
+
+@dataclass(frozen=True, slots=True)
+class Explanation:
+    """How a score came about: it is the sum of the two parts."""
+
+    fts_weight: Annotated[
+        float,
+        Field(description="Share of the words, 0 to 1: the greater, the more clearly they single out a few memories."),
+    ]
+    semantic_weight: Annotated[float, Field(description="Share of the meaning.")]
+    fts_part: Annotated[float, Field(description="What the words add to the score.")]
+    semantic_part: Annotated[float, Field(description="What the meaning adds.")]
+    words: Annotated[Sequence[str], Field(description="What was looked for; `=` marks the name of a definition.")]
+
+
+@dataclass(frozen=True, slots=True)
+class Hit:
+    """A memory with its scores. Memories with the same code are one hit, of which the best is shown."""
+
+    memory: Memory
+    score: Annotated[float, Field(description="What the hits are ordered by, 0 to 1.")]
+    fts_score: Annotated[float | None, Field(description="Score of the text search, 0 to 1.")]
+    semantic_score: Annotated[float | None, Field(description="Cosine of query and memory, -1 to 1.")]
+    fts_rank: Annotated[
+        int | None, Field(description="Place in the text search, from 1; null if it was not found there.")
+    ]
+    semantic_rank: Annotated[
+        int | None, Field(description="Place in the semantic search, from 1; null if it was not found there.")
+    ]
+    piece: Annotated[
+        Piece | None, Field(description="The part of long code that the semantic search matched; null: all of it.")
+    ]
+    copies: Annotated[int, Field(description="Memories with this code that the search may see, itself included.")]
+    last_timestamp: Annotated[datetime, Field(description="`timestamp` of the newest of them.")]
+    excerpt: Excerpt
+    explanation: Annotated[Explanation | None, Field(description="With `explain` only.")] = None
