@@ -14,7 +14,10 @@ from app.store.protocol import MemoryStore
 from app.tokens import identifier_of, is_code, query_words
 
 CANDIDATES = 200
-"""Matches that each arm of a search gives; at least the limit."""
+"""Matches that each arm of a hybrid search gives; at least the limit."""
+
+CANDIDATES_ALONE = 50
+"""Matches that an arm gives which is asked alone; at least twice the limit, for some have the same code."""
 
 MAX_CANDIDATES = 1000
 """The same where most of those have the same code, and there are fewer hits than asked for."""
@@ -61,7 +64,8 @@ class Searches:
         words) holds in every mode.
         """
         words = query_words(query, match_all=match_all)
-        for depth in (max(limit, CANDIDATES), MAX_CANDIDATES):
+        usual = max(limit, CANDIDATES) if mode is SearchMode.HYBRID else max(2 * limit, CANDIDATES_ALONE)
+        for depth in (usual, MAX_CANDIDATES):
             found, meaning = await self._arms(mode, scope, query, words, depth)
             weights = self._weights_for(mode, query, found)
             ranked = self._ranked(mode, found, meaning, weights, depth)
