@@ -3,23 +3,23 @@
 import asyncio
 import hashlib
 import os
-import time
-from collections.abc import AsyncIterator, Iterator, Sequence
-from contextlib import contextmanager, suppress
+from collections.abc import AsyncIterator, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
-from uuid import UUID, uuid4
+from uuid import UUID
 
 import structlog
 from uuid_utils.compat import uuid7
 
-from app.errors import AfterImageError, ConflictError, NotFoundError, TooLargeError, UnavailableError
+from app.errors import AfterImageError, ConflictError, NotFoundError, UnavailableError
 from app.import_run import ImportRun
 from app.logs import describe
 from app.models import Finding, FindingKind, Import, ImportState, NewImport
 from app.redaction import Redaction
 from app.sources import check_complete, find_below, format_of, snapshot
+from app.spool import Spool
 from app.store.protocol import ClaimedImport, Store
 
 POLL_SECONDS = 1.0
@@ -69,6 +69,7 @@ class Imports:
         self._store = store
         self._imports = store.imports
         self._limits = limits
+        self._spool = Spool(limits.spool)
         self._wake = asyncio.Event()
         self._task: asyncio.Task[None] | None = None
 
@@ -78,7 +79,7 @@ class Imports:
         Raises:
             OSError: it cannot be made or written.
         """
-        self._spool = await asyncio.to_thread(_spool_id, self._limits.spool)
+        await self._spool.open()
 
     def start(self) -> None:
         """Begins to run queued imports, one after the other, and those that a crash has left."""
@@ -100,7 +101,8 @@ class Imports:
         await self._refuse_more()
         path = await asyncio.to_thread(find_below, self._limits.folder, name)
         import_id = uuid7()
-        await asyncio.to_thread(snapshot, path, self._copy(import_id))
+        with self._spool.removed_unless_taken(import_id) as copy:
+            await asyncio.to_thread(snapshot, path, copy)
         return await self._queue(import_id, path.name, _file_key(path), options)
 
     async def queue_upload(self, body: AsyncIterator[bytes], options: ImportOptions) -> Import:
@@ -112,9 +114,9 @@ class Imports:
         """
         await self._refuse_more()
         import_id = uuid7()
-        with self._removed_unless_taken(import_id):
-            digest = await self._receive(body, self._copy(import_id))
-            await asyncio.to_thread(check_complete, self._copy(import_id))
+        with self._spool.removed_unless_taken(import_id) as copy:
+            digest = await self._spool.receive(import_id, body, self._limits.max_upload_bytes)
+            await asyncio.to_thread(check_complete, copy)
         return await self._queue(import_id, "upload", f"sha256:{digest}", options)
 
     async def begin(self, path: Path, options: ImportOptions) -> ClaimedImport:
@@ -130,16 +132,16 @@ class Imports:
         project = options.project or DEFAULT_PROJECT
         unfinished = await self._imports.running(project, _file_key(path))
         if unfinished is not None and unfinished.dry_run == options.dry_run:
-            claimed = await self._imports.claim(self._spool, now, now + self._limits.lease_time, unfinished.id)
+            claimed = await self._imports.claim(self._spool.id, now, now + self._limits.lease_time, unfinished.id)
         else:
             import_id = uuid7()
-            with self._removed_unless_taken(import_id):
-                await asyncio.to_thread(snapshot, path, self._copy(import_id))
+            with self._spool.removed_unless_taken(import_id) as copy:
+                await asyncio.to_thread(snapshot, path, copy)
                 new = await self._new(import_id, path.name, _file_key(path), options)
                 now = datetime.now(UTC)
                 claimed = await self._imports.create(new, now, now + self._limits.lease_time)
             if claimed is None:
-                self._copy(import_id).unlink(missing_ok=True)
+                self._spool.remove(import_id)
         if claimed is None:
             raise ConflictError(
                 f"another process is importing {path} into project {project}; wait for it to end, or, if it was "
@@ -149,11 +151,10 @@ class Imports:
 
     async def run(self, claimed: ClaimedImport) -> Import | None:
         """Carries out an import; answers it in its final state, None if another process has taken it over."""
-        copy = self._copy(claimed.job.id)
         store = self._store
         job = await ImportRun(
             claimed,
-            copy,
+            self._spool.copy(claimed.job.id),
             store.imports,
             store.memories,
             store.embeddings,
@@ -162,7 +163,7 @@ class Imports:
             self._redaction,
         ).run()
         if job is not None:
-            copy.unlink(missing_ok=True)
+            self._spool.remove(job.id)
         return job
 
     async def get(self, import_id: UUID, projects: Sequence[str] | None) -> Import:
@@ -199,7 +200,7 @@ class Imports:
         job = await self.get(import_id, projects)
         job = await self._imports.cancel(import_id, job.project, datetime.now(UTC))
         if job.state.is_final:
-            self._copy(import_id).unlink(missing_ok=True)
+            self._spool.remove(import_id)
         return job
 
     async def undo(self, import_id: UUID, projects: Sequence[str] | None) -> int:
@@ -229,7 +230,7 @@ class Imports:
             )
 
     async def _queue(self, import_id: UUID, name: str, key: str, options: ImportOptions) -> Import:
-        with self._removed_unless_taken(import_id):
+        with self._spool.removed_unless_taken(import_id):
             new = await self._new(import_id, name, key, options)
             queued = await self._imports.create(new, datetime.now(UTC), until=None)
         if queued is None:
@@ -239,7 +240,7 @@ class Imports:
 
     async def _new(self, import_id: UUID, name: str, key: str, options: ImportOptions) -> NewImport:
         """What to create, from a look into the private copy."""
-        copy = self._copy(import_id)
+        copy = self._spool.copy(import_id)
         source_format = await asyncio.to_thread(format_of, copy)
         return NewImport(
             id=import_id,
@@ -249,60 +250,19 @@ class Imports:
             source_key=key,
             source_size_bytes=copy.stat().st_size,
             source_format=source_format,
-            spool=self._spool,
+            spool=self._spool.id,
             validate=options.validate,
             dry_run=options.dry_run,
             batch_size=options.batch_size or self._limits.batch_size,
             model=(await self._store.models.get()).target,
         )
 
-    def _copy(self, import_id: UUID) -> Path:
-        return self._limits.spool / f"{import_id}.sqlite"
-
-    @contextmanager
-    def _removed_unless_taken(self, import_id: UUID) -> Iterator[None]:
-        """Removes the private copy if no import comes of it."""
-        try:
-            yield
-        except BaseException:
-            self._copy(import_id).unlink(missing_ok=True)
-            raise
-
-    async def _receive(self, body: AsyncIterator[bytes], path: Path) -> str:
-        """Streams a body to disk; answers its SHA-256.
-
-        Raises:
-            TooLargeError: it is larger than the service takes.
-            UnavailableError: there is no room for it.
-        """
-        try:
-            return await self._write(body, path)
-        except OSError as error:
-            raise UnavailableError(f"the upload cannot be written to {path.parent}: {error.strerror}") from error
-
-    async def _write(self, body: AsyncIterator[bytes], path: Path) -> str:
-        digest = hashlib.sha256()
-        size = 0
-        await asyncio.to_thread(path.touch, mode=0o600)
-        with path.open("wb") as file:
-            async for chunk in body:
-                size += len(chunk)
-                if size > self._limits.max_upload_bytes:
-                    raise TooLargeError(
-                        f"the file is larger than {self._limits.max_upload_bytes} bytes (AFTERIMAGE_MAX_UPLOAD_BYTES)"
-                    )
-                digest.update(chunk)
-                await asyncio.to_thread(file.write, chunk)
-            file.flush()
-            await asyncio.to_thread(os.fsync, file.fileno())
-        return digest.hexdigest()
-
     async def _sweep(self) -> None:
         """Removes private copies that a killed process has left.
 
         Another store may share the folder: a copy that is unknown here is left alone until it is old.
         """
-        for copy, age_seconds in await asyncio.to_thread(_copies, self._limits.spool):
+        for copy, age_seconds in await self._spool.copies():
             try:
                 job = await self._imports.get(UUID(copy.name.partition(".")[0]), None)
             except ValueError:
@@ -335,7 +295,7 @@ class Imports:
         """The next import; if told to stop while the store takes it, no lease is left behind."""
         now = datetime.now(UTC)
         claiming = asyncio.ensure_future(
-            self._imports.claim(self._spool, now, now + self._limits.lease_time, only=None)
+            self._imports.claim(self._spool.id, now, now + self._limits.lease_time, only=None)
         )
         try:
             return await asyncio.shield(claiming)
@@ -346,27 +306,6 @@ class Imports:
             raise
 
 
-def _copies(folder: Path) -> list[tuple[Path, float]]:
-    """Copies, also partial ones, and for how many seconds nobody has written to them."""
-    found = []
-    for path in folder.glob("*.sqlite*"):
-        with suppress(OSError):  # another process has removed it
-            found.append((path, time.time() - path.stat().st_mtime))
-    return found
-
-
 def _file_key(path: Path) -> str:
     """The same for the same path, and short enough for an index."""
     return f"file:{hashlib.sha256(os.fsencode(path)).hexdigest()}"
-
-
-def _spool_id(folder: Path) -> UUID:
-    """Identifies a spool folder, for all replicas that share it; makes both on first use."""
-    folder.mkdir(parents=True, exist_ok=True, mode=0o700)
-    marker = folder / "id"
-    candidate = folder / f"id.{uuid4()}"
-    candidate.write_text(candidate.suffix[1:], encoding="ascii")
-    with suppress(FileExistsError):
-        marker.hardlink_to(candidate)
-    candidate.unlink()
-    return UUID(marker.read_text(encoding="ascii"))

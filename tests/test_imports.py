@@ -385,4 +385,4 @@ async def test_a_stop_at_any_moment_leaves_no_lease_behind(store: Store, tmp_pat
         await asyncio.sleep(half_milliseconds / 2000)
         await service.stop()
         now = datetime.now(UTC)
-        assert await store.imports.claim(service._spool, now, now, job.id) is not None
+        assert await store.imports.claim(service._spool.id, now, now, job.id) is not None

@@ -51,7 +51,7 @@ async def test_the_import_in_hand_is_left_to_another_process_at_once(settings: S
         claimed = None
         while claimed is None:
             now = datetime.now(UTC)
-            spool = services.imports._spool
+            spool = services.imports._spool.id
             claimed = await services.store.imports.claim(spool, now, now + timedelta(minutes=1), only=None)
             assert (await client.get(place)).json()["state"] == "running"
             await asyncio.sleep(0.02)

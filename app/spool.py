@@ -1,0 +1,97 @@
+"""The folder of the private copies that imports read; replicas may share it."""
+
+import asyncio
+import hashlib
+import os
+import time
+from collections.abc import AsyncIterator, Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from uuid import UUID, uuid4
+
+from app.errors import TooLargeError, UnavailableError
+
+
+class Spool:
+    """One copy for each import, by its id."""
+
+    id: UUID
+    """The same for all processes that use the folder."""
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+
+    async def open(self) -> None:
+        """Makes the folder.
+
+        Raises:
+            OSError: it cannot be made or written.
+        """
+        self.id = await asyncio.to_thread(self._identify)
+
+    def copy(self, import_id: UUID) -> Path:
+        """Where the copy lies, or will."""
+        return self._folder / f"{import_id}.sqlite"
+
+    def remove(self, import_id: UUID) -> None:
+        """Removes the copy, if it is there."""
+        self.copy(import_id).unlink(missing_ok=True)
+
+    @contextmanager
+    def removed_unless_taken(self, import_id: UUID) -> Iterator[Path]:
+        """Where a copy is to be made; it is removed if no import comes of it."""
+        try:
+            yield self.copy(import_id)
+        except BaseException:
+            self.remove(import_id)
+            raise
+
+    async def receive(self, import_id: UUID, body: AsyncIterator[bytes], max_bytes: int) -> str:
+        """Streams a body to disk; answers its SHA-256.
+
+        Raises:
+            TooLargeError: it is larger than `max_bytes`.
+            UnavailableError: there is no room for it.
+        """
+        try:
+            return await _write(body, self.copy(import_id), max_bytes)
+        except OSError as error:
+            raise UnavailableError(f"the upload cannot be written to {self._folder}: {error.strerror}") from error
+
+    async def copies(self) -> list[tuple[Path, float]]:
+        """Copies, also partial ones, and for how many seconds nobody has written to them."""
+        return await asyncio.to_thread(self._copies)
+
+    def _copies(self) -> list[tuple[Path, float]]:
+        found = []
+        for path in self._folder.glob("*.sqlite*"):
+            with suppress(OSError):  # another process has removed it
+                found.append((path, time.time() - path.stat().st_mtime))
+        return found
+
+    def _identify(self) -> UUID:
+        """Makes folder and id on first use."""
+        self._folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+        marker = self._folder / "id"
+        candidate = self._folder / f"id.{uuid4()}"
+        candidate.write_text(candidate.suffix[1:], encoding="ascii")
+        with suppress(FileExistsError):
+            marker.hardlink_to(candidate)
+        candidate.unlink()
+        return UUID(marker.read_text(encoding="ascii"))
+
+
+async def _write(body: AsyncIterator[bytes], path: Path, max_bytes: int) -> str:
+    digest = hashlib.sha256()
+    size = 0
+    await asyncio.to_thread(path.touch, mode=0o600)
+    with path.open("wb") as file:
+        async for chunk in body:
+            size += len(chunk)
+            if size > max_bytes:
+                raise TooLargeError(f"the file is larger than {max_bytes} bytes (AFTERIMAGE_MAX_UPLOAD_BYTES)")
+            digest.update(chunk)
+            await asyncio.to_thread(file.write, chunk)
+        file.flush()
+        await asyncio.to_thread(os.fsync, file.fileno())
+    return digest.hexdigest()
