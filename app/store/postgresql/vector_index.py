@@ -34,12 +34,11 @@ SETTINGS = {
 """Of the connection that builds."""
 
 # A plan that sorts would read all vectors, and look up the memory of each.
-TUNE = """
-SELECT
-  set_config('enable_sort', 'off', true),
-  set_config('hnsw.iterative_scan', 'relaxed_order', true),
-  set_config('hnsw.ef_search', $1, true),
-  set_config('hnsw.max_scan_tuples', $2, true)
+BEGIN = """BEGIN READ ONLY;
+SET LOCAL enable_sort = off;
+SET LOCAL hnsw.iterative_scan = relaxed_order;
+SET LOCAL hnsw.ef_search = {search_list};
+SET LOCAL hnsw.max_scan_tuples = {max_scanned}
 """
 
 # NULL if the model has no more than $2 vectors.
@@ -200,8 +199,8 @@ class HnswIndex:
     ) -> Sequence[Any]:
         """Rows of about the nearest vectors, about in order; fewer than `depth` if the filters hold for too few."""
         statement = SEARCH.format(dimensions=self._dimensions[model])
-        async with transaction_on(connection, readonly=True):
-            await connection.execute(TUNE, str(SEARCH_LIST), str(MAX_SCANNED))
+        begin = BEGIN.format(search_list=SEARCH_LIST, max_scanned=MAX_SCANNED)
+        async with transaction_on(connection, begin):
             rows: Sequence[Any] = await connection.fetch(
                 statement, *astuple(scope), HalfVector(vector), model, depth, required(words), excluded(words)
             )

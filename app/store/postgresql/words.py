@@ -34,7 +34,7 @@ HALF_SCORE = 0.365
 """What a memory of average length scores that holds every word once, which counts as 0.5 on the scale from 0 to 1."""
 
 # The planner takes words that it does not know for common ones, and a scan that unpacks every row for cheap.
-TUNE = "SET LOCAL enable_seqscan = off; SET LOCAL enable_indexscan = off"
+BEGIN = "BEGIN READ ONLY; SET LOCAL enable_seqscan = off; SET LOCAL enable_indexscan = off"
 
 MAX_COUNTED = 50_000
 """Memories of a project whose words are counted; of more, a part that stands for all."""
@@ -52,7 +52,7 @@ class PostgresWords:
         """See MemoryStore.search_words."""
 
         async def read(connection: Any) -> dict[MemoryKey, float]:
-            async with transaction_on(connection, readonly=True):
+            async with transaction_on(connection, BEGIN):
                 return await self._strengths(connection, scope, query, limit)
 
         strengths = await self._reads.run(read)
@@ -60,7 +60,6 @@ class PostgresWords:
         return matches[:limit]
 
     async def _strengths(self, connection: Any, scope: Scope, query: QueryWords, limit: int) -> dict[MemoryKey, float]:
-        await connection.execute(TUNE)
         plan = plan_words(query, await self._counts(connection, scope.projects, query), CANDIDATES, MAX_CANDIDATES)
         found = self._queries.search_words(
             connection,
