@@ -104,12 +104,10 @@ class ImportRun:
         """Ends the lease; tried again, since what was cancelled may still hold up the store."""
         for _ in range(HAND_BACK_TRIES):
             try:
-                await self._imports.renew(self._lease, datetime.now(UTC))
+                await self._imports.hand_back(self._lease, datetime.now(UTC))
             except UnavailableError as error:
                 log.warning("a lease could not be handed back", import_id=str(self._job.id), reason=describe(error))
                 await asyncio.sleep(HAND_BACK_PAUSE_SECONDS)
-            except AfterImageError:
-                return  # it is another's by now
             else:
                 return
 
@@ -272,9 +270,10 @@ class ImportRun:
             if rowid in refused:
                 continue
             there = stored.get(row.memory.key)
+            ours = there is not None and there.import_id == self._job.id  # what is skipped keeps the vector that it has
             if there is None:
                 findings.append(Finding(FindingKind.MISSING, rowid, str(row.memory.id), "it is not stored"))
-            elif problems := _problems(row, there, vectors.get(row.memory.key), batch.more_fields, kept=kept):
+            elif problems := _problems(row, there, vectors.get(row.memory.key), batch.more_fields, kept=kept and ours):
                 reason = f"stored with another {', '.join(problems)}"
                 findings.append(Finding(FindingKind.MISMATCHED, rowid, str(row.memory.id), reason))
         kinds = [finding.kind for finding in findings]

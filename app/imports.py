@@ -1,6 +1,7 @@
 """What can be done with imports: start, follow, cancel, undo; and the task that runs them."""
 
 import asyncio
+import filecmp
 import hashlib
 import os
 from collections.abc import AsyncIterator, Sequence
@@ -35,6 +36,8 @@ UNDO_ROWS = 5000
 """Memories that are deleted in one transaction."""
 
 DEFAULT_PROJECT = "default"
+
+SUPERSEDED = "it was interrupted, and the file or the options were others when it was started again"
 
 log = structlog.get_logger(__name__)
 
@@ -120,7 +123,7 @@ class Imports:
         return await self._queue(import_id, "upload", f"sha256:{digest}", options)
 
     async def begin(self, path: Path, options: ImportOptions) -> ClaimedImport:
-        """Begins an import in this process; goes on with an interrupted one of the same file, if there is one.
+        """Begins an import in this process; goes on with an interrupted one of the same file, if that has not changed.
 
         The path must be absolute, without symbolic links.
 
@@ -128,26 +131,42 @@ class Imports:
             ConflictError: another process is importing this file.
             SourceError: it cannot be imported; says what was found and what was expected.
         """
+        project, key = options.project or DEFAULT_PROJECT, _file_key(path)
+        import_id = uuid7()
+        with self._spool.removed_unless_taken(import_id) as copy:
+            await asyncio.to_thread(snapshot, path, copy)
+            unfinished = await self._imports.running(project, key)
+            if unfinished is not None and unfinished.dry_run == options.dry_run:
+                resumed = self._held(await self._take(unfinished.id), path, project)
+                if await self._is_the_same(unfinished, copy, options):
+                    self._spool.remove(import_id)
+                    return resumed
+                await self._imports.finish(resumed.lease, ImportState.CANCELLED, datetime.now(UTC), None, SUPERSEDED)
+                self._spool.remove(unfinished.id)
+            new = await self._new(import_id, path.name, key, options)
+            now = datetime.now(UTC)
+            return self._held(await self._imports.create(new, now, now + self._limits.lease_time), path, project)
+
+    async def _take(self, import_id: UUID) -> ClaimedImport | None:
         now = datetime.now(UTC)
-        project = options.project or DEFAULT_PROJECT
-        unfinished = await self._imports.running(project, _file_key(path))
-        if unfinished is not None and unfinished.dry_run == options.dry_run:
-            claimed = await self._imports.claim(self._spool.id, now, now + self._limits.lease_time, unfinished.id)
-        else:
-            import_id = uuid7()
-            with self._spool.removed_unless_taken(import_id) as copy:
-                await asyncio.to_thread(snapshot, path, copy)
-                new = await self._new(import_id, path.name, _file_key(path), options)
-                now = datetime.now(UTC)
-                claimed = await self._imports.create(new, now, now + self._limits.lease_time)
-            if claimed is None:
-                self._spool.remove(import_id)
+        return await self._imports.claim(self._spool.id, now, now + self._limits.lease_time, import_id)
+
+    def _held(self, claimed: ClaimedImport | None, path: Path, project: str) -> ClaimedImport:
         if claimed is None:
             raise ConflictError(
                 f"another process is importing {path} into project {project}; wait for it to end, or, if it was "
                 f"killed, {self._limits.lease_time.total_seconds():g} s for its lease to run out"
             )
         return claimed
+
+    async def _is_the_same(self, unfinished: Import, copy: Path, options: ImportOptions) -> bool:
+        """True if an import that was interrupted reads the same, and does the same with it."""
+        if unfinished.validate != options.validate:
+            return False
+        try:
+            return await asyncio.to_thread(filecmp.cmp, self._spool.copy(unfinished.id), copy, shallow=False)
+        except FileNotFoundError:
+            return False
 
     async def run(self, claimed: ClaimedImport) -> Import | None:
         """Carries out an import; answers it in its final state, None if another process has taken it over."""
@@ -302,7 +321,7 @@ class Imports:
         except asyncio.CancelledError:
             with suppress(AfterImageError):
                 if (claimed := await claiming) is not None:
-                    await self._imports.renew(claimed.lease, datetime.now(UTC))
+                    await self._imports.hand_back(claimed.lease, datetime.now(UTC))
             raise
 
 

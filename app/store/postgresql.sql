@@ -713,6 +713,15 @@ WHERE project = :project
   AND state = 'running'
 RETURNING cancel_requested;
 
+-- name: hand_back_import!
+-- Ends a lease. The token goes on, so that whatever the process had sent before, and comes later, changes nothing.
+UPDATE imports
+SET lease_until = :now, token = token + 1
+WHERE project = :project
+  AND id = :id
+  AND token = :token
+  AND state = 'running';
+
 -- name: begin_stage^
 -- Enters a stage. A stage that was entered before keeps its progress: the import was resumed.
 UPDATE imports

@@ -197,6 +197,9 @@ class ImportStore(Protocol):
     async def renew(self, lease: Lease, until: datetime) -> bool:
         """Holds the lease until then; True if somebody asked to cancel."""
 
+    async def hand_back(self, lease: Lease, now: datetime) -> None:
+        """Ends the lease, if it is held still: any process may go on, and what this one had sent is refused."""
+
     async def begin_stage(self, lease: Lease, stage: ImportStage, now: datetime, total: int) -> int | None:
         """Enters a stage, with `total` rows before it; answers the rowid to go on behind if it was entered before."""
 

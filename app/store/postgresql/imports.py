@@ -74,6 +74,11 @@ class PostgresImports:
             row = await self._queries.renew_import(connection, until=until, **_fence(lease))
         return bool(_held(row, lease)["cancel_requested"])
 
+    async def hand_back(self, lease: Lease, now: datetime) -> None:
+        """See ImportStore."""
+        async with self._connections.acquire() as connection:
+            await self._queries.hand_back_import(connection, now=now, **_fence(lease))
+
     async def begin_stage(self, lease: Lease, stage: ImportStage, now: datetime, total: int) -> int | None:
         """See ImportStore."""
         async with self._connections.acquire() as connection:

@@ -89,6 +89,11 @@ class SqliteImports:
         row = await self._connections.write(lambda connection: self._queries.renew_import(connection, **values))
         return bool(_held(row, lease)["cancel_requested"])
 
+    async def hand_back(self, lease: Lease, now: datetime) -> None:
+        """See ImportStore."""
+        values = {"now": time_text(now), **_fence(lease)}
+        await self._connections.write(lambda connection: self._queries.hand_back_import(connection, **values))
+
     async def begin_stage(self, lease: Lease, stage: ImportStage, now: datetime, total: int) -> int | None:
         """See ImportStore."""
         values = {
