@@ -5,7 +5,7 @@ import filecmp
 import hashlib
 import os
 from collections.abc import AsyncIterator, Sequence
-from contextlib import suppress
+from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -31,6 +31,9 @@ SHOWN_PROBLEMS = 20
 
 OLD_COPY_SECONDS = 3600
 UNKNOWN_COPY_SECONDS = 7 * 24 * 3600
+
+SWEEP_SECONDS = 3600
+"""Between two looks for copies that nobody needs."""
 
 UNDO_ROWS = 5000
 """Memories that are deleted in one transaction."""
@@ -74,6 +77,7 @@ class Imports:
         self._limits = limits
         self._spool = Spool(limits.spool)
         self._wake = asyncio.Event()
+        self._arriving = 0
         self._task: asyncio.Task[None] | None = None
 
     async def open(self) -> None:
@@ -101,12 +105,12 @@ class Imports:
         Raises:
             SourceError: it is not there, or cannot be imported; says what was found and what was expected.
         """
-        await self._refuse_more()
-        path = await asyncio.to_thread(find_below, self._limits.folder, name)
-        import_id = uuid7()
-        with self._spool.removed_unless_taken(import_id) as copy:
-            await asyncio.to_thread(snapshot, path, copy)
-        return await self._queue(import_id, path.name, _file_key(path), options)
+        async with self._place():
+            path = await asyncio.to_thread(find_below, self._limits.folder, name)
+            import_id = uuid7()
+            with self._spool.removed_unless_taken(import_id) as copy:
+                await asyncio.to_thread(snapshot, path, copy)
+            return await self._queue(import_id, path.name, _file_key(path), options)
 
     async def queue_upload(self, body: AsyncIterator[bytes], options: ImportOptions) -> Import:
         """Streams a file to disk and queues its import.
@@ -115,12 +119,12 @@ class Imports:
             TooLargeError: it is larger than the service takes.
             SourceError: it cannot be imported; says what was found and what was expected.
         """
-        await self._refuse_more()
-        import_id = uuid7()
-        with self._spool.removed_unless_taken(import_id) as copy:
-            digest = await self._spool.receive(import_id, body, self._limits.max_upload_bytes)
-            await asyncio.to_thread(check_complete, copy)
-        return await self._queue(import_id, "upload", f"sha256:{digest}", options)
+        async with self._place():
+            import_id = uuid7()
+            with self._spool.removed_unless_taken(import_id) as copy:
+                digest = await self._spool.receive(import_id, body, self._limits.max_upload_bytes)
+                await asyncio.to_thread(check_complete, copy)
+            return await self._queue(import_id, "upload", f"sha256:{digest}", options)
 
     async def begin(self, path: Path, options: ImportOptions) -> ClaimedImport:
         """Begins an import in this process; goes on with an interrupted one of the same file, if that has not changed.
@@ -238,9 +242,22 @@ class Imports:
             deleted += part
         return deleted
 
-    async def _refuse_more(self) -> None:
-        """Raises UnavailableError if too many imports wait: each has a copy of its file on the disk."""
-        queued = await self._imports.count(ImportState.QUEUED)
+    @asynccontextmanager
+    async def _place(self) -> AsyncIterator[None]:
+        """A place in the queue, taken before the file comes: each import has a copy of its file on the disk.
+
+        Raises:
+            UnavailableError: too many imports wait.
+        """
+        ahead, self._arriving = self._arriving, self._arriving + 1
+        try:
+            await self._refuse_more(ahead)
+            yield
+        finally:
+            self._arriving -= 1
+
+    async def _refuse_more(self, ahead: int) -> None:
+        queued = await self._imports.count(ImportState.QUEUED) + ahead
         if queued >= self._limits.max_queued:
             raise UnavailableError(
                 f"{queued} imports wait already, which is the limit (AFTERIMAGE_MAX_QUEUED_IMPORTS); cancel some, "
@@ -292,12 +309,13 @@ class Imports:
 
     async def _serve(self) -> None:
         """Runs what is queued or left behind, one import at a time."""
-        swept = False
+        loop = asyncio.get_running_loop()
+        sweep_at = loop.time()
         while True:
             self._wake.clear()
             try:
-                if not swept:
-                    swept = True
+                if loop.time() >= sweep_at:
+                    sweep_at = loop.time() + SWEEP_SECONDS
                     await self._sweep()
                 claimed = await self._claim()
                 if claimed is not None:

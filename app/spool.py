@@ -34,8 +34,9 @@ class Spool:
         return self._folder / f"{import_id}.sqlite"
 
     def remove(self, import_id: UUID) -> None:
-        """Removes the copy, if it is there."""
+        """Removes the copy, or what there is of it."""
         self.copy(import_id).unlink(missing_ok=True)
+        self._partial(import_id).unlink(missing_ok=True)
 
     @contextmanager
     def removed_unless_taken(self, import_id: UUID) -> Iterator[Path]:
@@ -54,13 +55,19 @@ class Spool:
             UnavailableError: there is no room for it.
         """
         try:
-            return await _write(body, self.copy(import_id), max_bytes)
+            partial = self._partial(import_id)
+            digest = await _write(body, partial, max_bytes)
+            await asyncio.to_thread(partial.replace, self.copy(import_id))
         except OSError as error:
             raise UnavailableError(f"the upload cannot be written to {self._folder}: {error.strerror}") from error
+        return digest
 
     async def copies(self) -> list[tuple[Path, float]]:
         """Copies, also partial ones, and for how many seconds nobody has written to them."""
         return await asyncio.to_thread(self._copies)
+
+    def _partial(self, import_id: UUID) -> Path:
+        return self._folder / f"{import_id}.sqlite.partial"
 
     def _copies(self) -> list[tuple[Path, float]]:
         found = []

@@ -2,7 +2,7 @@
 
 import asyncio
 from collections.abc import Awaitable, Callable
-from datetime import datetime
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 from uuid import UUID
@@ -110,7 +110,11 @@ async def test_a_row_that_cannot_be_read_again_is_listed(store: Store, imports: 
         await run_with(imports, store, source, die)
     [copy] = (tmp_path / "spool").glob("*.sqlite")
     zero_page(copy, row_page(copy, "/module_7.py"))
-    job = await run(imports, source)
+    now = datetime.now(UTC)
+    claimed = await store.imports.claim(imports._spool.id, now, now + timedelta(minutes=1), only=None)
+    assert claimed is not None
+    job = await imports.run(claimed)
+    assert job is not None
     assert (job.state, job.counts.migrated) == (ImportState.COMPLETED, 35)
     unread = await imports.findings(job.id, None, FindingKind.MISMATCHED, 100, None)
     assert job.validation == Validation(checked=35, mismatched=len(unread), missing=0)
@@ -134,8 +138,8 @@ async def test_what_was_changed_to_take_a_row_is_counted(store: Store, imports: 
     path = write_ai_afterimage(tmp_path / "memory.db", rows, schema=LOOSE_SCHEMA)
     counts = (await run(imports, path, ImportOptions(dry_run=True))).counts
     assert counts == (job := await run(imports, path)).counts
-    assert (counts.migrated, counts.failed, counts.reembedded) == (8, 1, 4)
-    assert (counts.altered, counts.unusable_vectors) == (4, 3)
+    assert (counts.migrated, counts.failed, counts.reembedded) == (8, 1, 5)
+    assert (counts.altered, counts.unusable_vectors) == (4, 4)
     assert job.validation == Validation(checked=8, mismatched=0, missing=0)
     again = (await run(imports, path)).counts
     assert (again.skipped, again.altered, again.unusable_vectors) == (8, 0, 0)

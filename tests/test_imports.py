@@ -46,6 +46,19 @@ async def test_no_more_wait_than_the_limit(store: Store, tmp_path: Path, source:
     assert len(list((tmp_path / "spool").glob("*.sqlite"))) == 2
 
 
+async def test_imports_that_come_at_the_same_time_share_the_places(store: Store, tmp_path: Path, source: Path) -> None:
+    limits = ImportLimits(tmp_path, tmp_path / "spool", 10, timedelta(seconds=60), 1024 * 1024, max_queued=2)
+    service = Imports(store, limits, Redaction())
+    await service.open()
+    answers = await asyncio.gather(
+        *(service.queue_file(source.name, OPTIONS) for _ in range(8)), return_exceptions=True
+    )
+    taken = [answer for answer in answers if isinstance(answer, Import)]
+    assert 1 <= len(taken) <= 2
+    assert all(isinstance(answer, Import | UnavailableError) for answer in answers)
+    assert await store.imports.count(ImportState.QUEUED) == len(list((tmp_path / "spool").glob("*.sqlite*")))
+
+
 @pytest.fixture
 async def imports(store: Store, tmp_path: Path) -> Imports:
     return await opened(store, tmp_path)

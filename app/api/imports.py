@@ -58,14 +58,16 @@ async def start_import(
 ) -> Import:
     """Brings an AI-AfterImage file in, or a file of this service's own SQLite store.
 
-    Send JSON with the `path` of a file below the server's import folder, or the file itself as
-    `application/vnd.sqlite3` with the options as query parameters. Follow the import at the address in `Location`.
+    Send JSON with the `path` of a file below the server's import folder, which needs a key for all projects, or the
+    file itself as `application/vnd.sqlite3` with the options as query parameters. Follow the import at the address in
+    `Location`.
     """
     media_type = request.headers.get("content-type", "").partition(";")[0].strip().lower()
     if media_type in SQLITE_MEDIA_TYPES:
         job = await given.imports.queue_upload(request.stream(), _options(query, caller))
     elif media_type == "application/json":
         body = parse(ImportIn, await _small(request))
+        caller.require_all_projects("the import of a file of the server, which may hold those of others")
         job = await given.imports.queue_file(body.path, _options(body, caller))
     else:
         raise UnsupportedMediaTypeError(

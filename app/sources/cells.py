@@ -5,6 +5,7 @@ number or a blob in the place of text, a NUL character (which PostgreSQL cannot 
 """
 
 import math
+import re
 from collections.abc import Sequence
 from datetime import UTC, datetime
 from typing import Any, TypeAlias
@@ -25,6 +26,8 @@ from app.models import (
 Cell: TypeAlias = bytearray | bytes | int | float | None
 """bytearray is text, bytes is a blob."""
 
+_TOO_EXACT = re.compile(r"[.,]\d{6}0*[1-9]")
+
 MAX_SHOWN_CHARACTERS = 200
 UNIT_TOLERANCE = 1e-6
 
@@ -38,6 +41,7 @@ class Text:
 
     def __init__(self) -> None:
         self.changes: list[str] = []
+        self.held_nul = False
 
     def optional(self, name: str, cell: Cell, max_characters: int | None = None) -> str | None:
         """None for NULL; without `max_characters` the limit is that of code, in bytes."""
@@ -70,6 +74,7 @@ class Text:
         except UnicodeDecodeError as error:
             raise UnusableCellError(f"{name} is not UTF-8: byte {cell[error.start]:#04x} at {error.start:,}") from None
         if "\0" in text:
+            self.held_nul = True
             self.changes.append(f"{name} held {text.count(chr(0)):,} NUL characters, now U+FFFD")
             return text.replace("\0", "\ufffd")
         return text
@@ -89,11 +94,16 @@ def row_from(cells: Sequence[Any], vector_type: str, dimensions: int) -> SourceR
         )
         written_time = text.required("timestamp", time, MAX_NAME_CHARACTERS)
         vector, vector_problem = vector_from(embedding, vector_type, dimensions)
+        if text.held_nul and embedding is not None:
+            vector, vector_problem = None, vector_problem or "embedding was made of text with NUL characters"
+        moment = timestamp_from(written_time)
+        if _TOO_EXACT.search(written_time):
+            text.changes.append("timestamp was more exact than a microsecond")
         return SourceRow(
             rowid,
             _id_from(stored_id, (*content, written_time), text.changes),
             *content,
-            timestamp=timestamp_from(written_time),
+            timestamp=moment,
             vector=vector,
             vector_problem=vector_problem,
             project=text.optional("project", project, MAX_PROJECT_CHARACTERS) or None,

@@ -199,7 +199,8 @@ async def test_imports_and_exports_stay_within_the_projects(
     everything = await made(services, ADMIN)
     theirs = await made(services, ADMIN, projects=["theirs"])
     write_ai_afterimage(folder / "memory.db", [entry(1)])
-    for sent in ({"path": "memory.db"}, {"path": "memory.db", "project": "mine"}):
+    for project in ({}, {"project": "mine"}, {"project": "theirs"}):  # the folder may hold what others have stored
+        sent = {"path": "memory.db", **project}
         assert (await client.post("/v1/admin/imports", json=sent, headers=theirs)).status_code == 403
     assert (await client.post("/v1/admin/exports", json={"projects": ["mine"]}, headers=theirs)).status_code == 403
     places = [

@@ -89,6 +89,14 @@ def test_a_nul_character_costs_no_memory(read: Read) -> None:
     row = taken(read(new_code="a\0b\0", context="c"))
     assert row.new_code == "a\ufffdb\ufffd"
     assert row.altered == "new_code held 2 NUL characters, now U+FFFD"
+    assert row.vector is None
+    assert row.vector_problem == "embedding was made of text with NUL characters"
+
+
+def test_what_a_timestamp_loses_is_told(read: Read) -> None:
+    row = taken(read(timestamp="2026-01-02T03:04:05.123456789+00:00"))
+    assert row.altered == "timestamp was more exact than a microsecond"
+    assert taken(read(timestamp="2026-01-02T03:04:05.123456000")).altered is None
 
 
 def test_a_number_or_a_blob_in_the_place_of_text_becomes_text(read: Read) -> None:
