@@ -14,6 +14,7 @@ import uvicorn
 from fastapi import FastAPI
 from uvicorn.config import STARTUP_FAILURE
 
+from app.http_protocol import BoundedProtocol
 from app.serving import Announced
 from app.settings import Settings
 
@@ -56,6 +57,7 @@ class Server(uvicorn.Server):
             uvicorn.Config(
                 Announced(app, started, failed),
                 lifespan="on",
+                http=BoundedProtocol,
                 log_config=None,
                 access_log=False,
                 timeout_keep_alive=KEEP_ALIVE_SECONDS,

@@ -1,0 +1,105 @@
+"""What a client may keep a connection waiting with."""
+
+import asyncio
+from collections.abc import AsyncIterator
+from typing import Any
+
+import pytest
+import uvicorn
+
+from app import http_protocol
+from app.http_protocol import MAX_HEAD_BYTES, BoundedProtocol
+
+SILENCE_SECONDS = 0.5
+
+Connection = tuple[asyncio.StreamReader, asyncio.StreamWriter]
+
+
+async def length_of_body(_: Any, receive: Any, send: Any) -> None:
+    """Answers how long the body was."""
+    length = 0
+    while True:
+        message = await receive()
+        if message["type"] == "http.disconnect":
+            return
+        length += len(message["body"])
+        if not message["more_body"]:
+            break
+    text = str(length).encode()
+    await send({"type": "http.response.start", "status": 200, "headers": [(b"content-length", b"%d" % len(text))]})
+    await send({"type": "http.response.body", "body": text})
+
+
+@pytest.fixture
+async def port(monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[int]:
+    monkeypatch.setattr(http_protocol, "SILENCE_SECONDS", SILENCE_SECONDS)
+    config = uvicorn.Config(length_of_body, port=0, http=BoundedProtocol, lifespan="off", log_config=None)
+    server = uvicorn.Server(config)
+    server.install_signal_handlers = lambda: None  # type: ignore[attr-defined]
+    task = asyncio.create_task(server._serve())
+    while not server.started:
+        await asyncio.sleep(0.01)
+    yield server.servers[0].sockets[0].getsockname()[1]
+    server.should_exit = True
+    await task
+
+
+async def answers(port: int, *parts: bytes, pause_seconds: float = 0.0) -> bytes:
+    """All that is answered until the connection is closed."""
+    reader, writer = await asyncio.open_connection("127.0.0.1", port)
+    try:
+        for part in parts:
+            writer.write(part)
+            await writer.drain()
+            await asyncio.sleep(pause_seconds)
+        async with asyncio.timeout(20 * SILENCE_SECONDS):
+            return await reader.read()
+    except ConnectionError:  # closed while there was more to send
+        return b""
+    finally:
+        writer.close()
+
+
+HEAD = b"POST / HTTP/1.1\r\nHost: x\r\n"
+LAST = b"GET / HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n"
+
+
+@pytest.mark.parametrize("begin", [HEAD + b"X-A: ", b"GET /", HEAD + b"X-"])
+async def test_a_head_that_does_not_end_is_refused(port: int, begin: bytes) -> None:
+    answer = await answers(port, begin, *[b"a" * 16_384] * 5)
+    assert answer.startswith(b"HTTP/1.1 431 ")
+    assert str(MAX_HEAD_BYTES).encode() in answer
+
+
+async def test_chunks_that_say_nothing_end_the_connection(port: int) -> None:
+    head = HEAD + b"Transfer-Encoding: chunked\r\n\r\n"
+    for endless in (b"1;x=", b"0\r\nX-Trailer: "):
+        assert await answers(port, head, endless, *[b"a" * 16_384] * 30) == b""
+
+
+@pytest.mark.parametrize("begin", [b"", b"GET / HT", HEAD, HEAD + b"Content-Length: 9\r\n\r\nhalf"])
+async def test_silence_in_the_middle_ends_the_connection(port: int, begin: bytes) -> None:
+    answer = await answers(port, begin)
+    assert answer == b"" or answer.startswith(b"HTTP/1.1 408 ")
+
+
+async def test_a_slow_client_that_goes_on_is_heard_to_the_end(port: int) -> None:
+    body = [b"x" * 1000] * 8
+    head = HEAD + b"Connection: close\r\nContent-Length: 8000\r\n\r\n"
+    parts = [head[:9], head[9:20], head[20:], *body]
+    assert (await answers(port, *parts, pause_seconds=SILENCE_SECONDS / 3)).endswith(b"8000")
+
+
+async def test_large_bodies_and_many_requests_on_one_connection_are_served(port: int) -> None:
+    body = b"x" * (40 * MAX_HEAD_BYTES)
+    sent = HEAD + b"Content-Length: %d\r\n\r\n" % len(body) + body
+    answer = await answers(port, sent, sent, LAST)
+    assert answer.count(str(len(body)).encode()) == 2
+    assert answer.count(b"200 OK") == 3
+
+
+async def test_a_client_that_waits_for_leave_to_go_on_gets_it(port: int) -> None:
+    head = HEAD + b"Connection: close\r\nExpect: 100-continue\r\nContent-Length: 4\r\n\r\n"
+    answer = await answers(port, head, b"body", pause_seconds=SILENCE_SECONDS / 5)
+    assert answer.startswith(b"HTTP/1.1 100 ")
+    assert answer.endswith(b"4")
