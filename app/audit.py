@@ -8,12 +8,18 @@ from uuid import UUID
 import structlog
 from uuid_utils.compat import uuid7
 
-from app.access import AuditEntry, Caller
+from app.access import AuditEntry, Caller, Key
 from app.store.protocol import KeyStore
 
 COMMAND_LINE = "command line"
 
 log = structlog.get_logger(__name__)
+
+
+def created(key: Key) -> dict[str, Any]:
+    """What is noted of a new key."""
+    expires = key.expires_at and key.expires_at.isoformat()
+    return {"name": key.name, "scopes": key.scopes, "projects": key.projects, "expires_at": expires}
 
 
 class Audit:

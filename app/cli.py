@@ -129,6 +129,7 @@ def export(
 async def _export(settings: "Settings", path: Path, projects: list[str] | None, *, overwrite: bool) -> int:
     """How many memories could not be written."""
     from app import export_report
+    from app.audit import Audit
     from app.export_run import ExportRun
     from app.main import open_store
 
@@ -138,6 +139,7 @@ async def _export(settings: "Settings", path: Path, projects: list[str] | None, 
     async with AsyncExitStack() as stack:
         store = await open_store(settings, settings.embedding_model, stack)
         run = ExportRun(store, path, projects, overwrite=overwrite)
+        await Audit(store.keys).note(None, "export.start", None, file=path.name, projects=projects)
         await export_report.follow(run)
     export_report.print_report(run, time.monotonic() - began)
     return run.counts.failed
@@ -155,7 +157,7 @@ def create_key(
     expires: Annotated[str | None, typer.Option(help="A time as 2030-01-31, or a span as 90d or 12h.")] = None,
 ) -> None:
     """Makes a key and prints it, this once; from the first one on every request needs one."""
-    from app.audit import Audit
+    from app.audit import Audit, created
     from app.key_text import describe_key, key_asked_for
     from app.main import open_keys
 
@@ -164,8 +166,7 @@ def create_key(
 
     async def make(store: "Store") -> str:
         key, text = await open_keys(settings, store).create(asked.name, asked.scopes, asked.projects, asked.expires_at)
-        details = {"name": key.name, "scopes": key.scopes, "projects": key.projects}
-        await Audit(store.keys).note(None, "key.create", key.id, **details)
+        await Audit(store.keys).note(None, "key.create", key.id, **created(key))
         print(f"{describe_key(key)}\nThe key, which is shown this once:", file=sys.stderr)
         return text
 

@@ -197,6 +197,13 @@ class Settings(BaseSettings):
     )
 
     @model_validator(mode="after")
+    def _admin_key_can_be_sent(self) -> "Settings":
+        key = self.admin_key.get_secret_value() if self.admin_key else ""
+        if not (key.isascii() and key.isprintable()) or " " in key:
+            raise ValueError("AFTERIMAGE_ADMIN_KEY must be of printable ASCII without blanks, to be sent in a header")
+        return self
+
+    @model_validator(mode="after")
     def _sizes_fit(self) -> "Settings":
         if self.min_pool_size > self.max_pool_size:
             raise ValueError(

@@ -187,7 +187,7 @@ async def test_while_postgresql_is_down_everything_is_503_at_once_and_then_as_be
     memory = {"file_path": "a.py", "new_code": "x = 1"}
     async with (
         app.router.lifespan_context(app),
-        httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url="http://test") as client,
+        httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url="http://localhost") as client,
     ):
         assert (await client.post("/v1/memories", json=memory)).status_code == 201
         with locked(own.home / "start.lock", fcntl.LOCK_EX):  # so that nobody starts it

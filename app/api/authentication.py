@@ -2,6 +2,7 @@
 
 import ipaddress
 from functools import lru_cache
+from urllib.parse import urlsplit
 
 import structlog
 from starlette.datastructures import Headers
@@ -42,10 +43,26 @@ class Authentication:
 
 
 def _is_local(scope: Scope) -> bool:
-    """True if the request comes from this machine; a Unix socket has no address."""
+    """True if the request comes from this machine, and not from a page of another one in a browser here.
+
+    A Unix socket has no address. A browser says in `Origin` whose page it is, and in `Host` what it took for the name
+    of this machine: a name that was made to lead here (DNS rebinding) is still the other's.
+    """
     if not scope.get("client"):
         return True
-    return _is_loopback(scope["client"][0])
+    headers = Headers(scope=scope)
+    names = [headers.get("host", "localhost"), *headers.getlist("origin")]
+    return _is_loopback(scope["client"][0]) and all(map(_names_loopback, names))
+
+
+@lru_cache(maxsize=1024)
+def _names_loopback(origin: str) -> bool:
+    """Of a host with or without scheme and port."""
+    try:
+        name = urlsplit(origin if "://" in origin else f"//{origin}").hostname or ""
+    except ValueError:
+        return False
+    return name == "localhost" or name.endswith(".localhost") or _is_loopback(name)
 
 
 @lru_cache(maxsize=1024)

@@ -8,7 +8,7 @@ from pydantic import BaseModel, Field
 
 from app.api.deps import Given, Reader, log_projects
 from app.api.problems import responses
-from app.api.schemas import Project
+from app.api.schemas import MAX_PROJECTS, Project
 from app.api.stopping import ToldToStop
 from app.embedding.worker import EmbeddingWorker
 from app.errors import UnavailableError
@@ -77,7 +77,11 @@ def _state(worker: EmbeddingWorker) -> str:
 
 
 @router.get("/v1/stats", responses=responses(422))
-async def stats(given: Given, caller: Reader, projects: Annotated[list[Project] | None, Query()] = None) -> Stats:
+async def stats(
+    given: Given,
+    caller: Reader,
+    projects: Annotated[list[Project] | None, Query(max_length=MAX_PROJECTS)] = None,
+) -> Stats:
     """Exact counts, over some projects or all, and the state of the vectors."""
     log_projects(*(projects or ()))
     return await given.memories.stats(caller.within(projects))

@@ -9,6 +9,7 @@ from app.api.deps import Admin, Given
 from app.api.json_body import described, read_as
 from app.api.problems import responses
 from app.api.schemas import KeyIn, KeyList, KeyMade
+from app.audit import created
 
 router = APIRouter(prefix="/v1/admin/keys", tags=["keys"])
 
@@ -24,7 +25,7 @@ async def create_key(given: Given, caller: Admin, request: Request) -> KeyMade:
     caller.require_all_projects(PURPOSE)
     body = await read_as(KeyIn, request)
     key, text = await given.keys.create(body.name, body.scopes, body.projects, body.expires_at)
-    await given.audit.note(caller, "key.create", key.id, name=key.name, scopes=key.scopes, projects=key.projects)
+    await given.audit.note(caller, "key.create", key.id, **created(key))
     return KeyMade(key=text, details=key)
 
 

@@ -14,6 +14,9 @@ HEADER = "X-Request-ID"
 
 _USABLE = re.compile(r"[\w.-]{1,64}", re.ASCII)
 
+_LONG = re.compile(r"[^/]{37,}")
+"""In a path: longer than an id, and perhaps a key that somebody has put there."""
+
 log = structlog.get_logger("app.requests")
 
 
@@ -52,6 +55,5 @@ class RequestLog:
             finally:
                 seconds = time.perf_counter() - started
                 self._metrics.observe(scope, status, seconds)
-                log.info(
-                    "request", method=scope["method"], path=scope["path"], status=status, ms=round(seconds * 1000, 1)
-                )
+                path = _LONG.sub("…", scope["path"])
+                log.info("request", method=scope["method"], path=path, status=status, ms=round(seconds * 1000, 1))

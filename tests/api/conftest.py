@@ -51,5 +51,5 @@ async def application(settings: Settings) -> AsyncIterator[FastAPI]:
 @pytest.fixture
 async def client(application: FastAPI) -> AsyncIterator[httpx.AsyncClient]:
     """Errors that the application does not expect come out as exceptions here."""
-    async with httpx.AsyncClient(transport=httpx.ASGITransport(application), base_url="http://test") as made:
+    async with httpx.AsyncClient(transport=httpx.ASGITransport(application), base_url="http://localhost") as made:
         yield made

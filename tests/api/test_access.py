@@ -223,6 +223,27 @@ async def test_imports_and_exports_stay_within_the_projects(
     assert own.json()["projects"] == ["theirs"]
 
 
+@pytest.mark.parametrize(
+    ("headers", "status"),
+    [
+        ({}, 200),
+        ({"Host": "127.0.0.1:8000", "Origin": "http://localhost:8000"}, 200),
+        ({"Host": "[::1]:8000"}, 200),
+        ({"Host": "evil.example"}, 401),
+        ({"Host": "localhost.evil.example"}, 401),
+        ({"Origin": "https://evil.example"}, 401),
+        ({"Origin": "null"}, 401),
+        ({"Origin": "http://["}, 401),
+    ],
+)
+async def test_without_keys_no_page_of_another_machine_is_served(
+    client: httpx.AsyncClient, headers: dict[str, str], status: int
+) -> None:
+    for method, path in (("GET", "/v1/stats"), ("POST", "/v1/search/fts")):
+        answer = await client.request(method, path, headers=headers, json={"query": "x"} if method == "POST" else None)
+        assert answer.status_code == status
+
+
 async def test_a_key_is_made_used_listed_and_revoked(client: httpx.AsyncClient) -> None:
     asked_for = {"name": "ci", "scopes": ["write", "read", "read"], "projects": ["shop"]}
     first = (await client.post("/v1/admin/keys", json={"name": "me", "scopes": ["admin"]})).json()
@@ -267,7 +288,10 @@ async def test_the_record_tells_who_did_what(client: httpx.AsyncClient, folder: 
 async def test_the_key_of_the_settings_may_do_everything(settings: Settings) -> None:
     app = create_app(settings.model_validate({**settings.model_dump(), "admin_key": "0123456789abcdef"}))
     transport = httpx.ASGITransport(app)
-    async with app.router.lifespan_context(app), httpx.AsyncClient(transport=transport, base_url="http://x") as client:
+    async with (
+        app.router.lifespan_context(app),
+        httpx.AsyncClient(transport=transport, base_url="http://localhost") as client,
+    ):
         assert (await client.get("/v1/stats")).status_code == 401
         assert (await client.get("/v1/admin/keys", headers=bearer("0123456789abcdef"))).json() == {"items": []}
         assert (await client.get("/v1/stats", headers=bearer("0123456789abcdeF"))).status_code == 401
@@ -276,7 +300,7 @@ async def test_the_key_of_the_settings_may_do_everything(settings: Settings) -> 
 async def test_without_keys_nobody_from_outside_is_served(application: FastAPI) -> None:
     for address, status in (("192.0.2.7", 401), ("2001:db8::1", 401), ("127.0.0.2", 200), ("::1", 200)):
         transport = httpx.ASGITransport(application, client=(address, 1))
-        async with httpx.AsyncClient(transport=transport, base_url="http://x") as client:
+        async with httpx.AsyncClient(transport=transport, base_url="http://localhost") as client:
             assert (await client.get("/v1/stats")).status_code == status, address
             assert (await client.get("/livez")).status_code == 200
 

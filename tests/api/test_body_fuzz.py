@@ -156,7 +156,7 @@ def test_no_body_makes_a_server_error_or_is_stored_in_part(
         if backend == "postgresql":
             where["database_url"] = runner.run(emptied(postgres_url(18)))
         app = create_app(Settings.model_validate({"backend": backend, "embedding_model": "hashing", **where}))
-        client = httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url="http://test")
+        client = httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url="http://localhost")
         lifespan = app.router.lifespan_context(app)
         runner.run(lifespan.__aenter__())
 

@@ -95,7 +95,7 @@ async def test_connections_that_are_cut_stalled_and_slowed_lose_nothing_and_leav
         app = create_app(Settings.model_validate(settings))
         async with (
             app.router.lifespan_context(app),
-            httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url="http://test", timeout=None) as client,
+            httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url="http://localhost", timeout=None) as client,
         ):
             load = Load(client)
             async with asyncio.TaskGroup() as tasks:

@@ -35,7 +35,10 @@ async def running(settings: Settings, **more: Any) -> AsyncIterator[tuple[httpx.
     """A client of another instance of the application, and its services."""
     app = create_app(settings.model_validate({**settings.model_dump(), **more}))
     transport = httpx.ASGITransport(app)
-    async with app.router.lifespan_context(app), httpx.AsyncClient(transport=transport, base_url="http://x") as client:
+    async with (
+        app.router.lifespan_context(app),
+        httpx.AsyncClient(transport=transport, base_url="http://localhost") as client,
+    ):
         yield client, app.state.services
 
 

@@ -24,7 +24,10 @@ async def limited(settings: Settings, **more: Any) -> AsyncIterator[tuple[httpx.
     """A client of an application with other settings, and its services."""
     app = create_app(settings.model_validate({**settings.model_dump(), **more}))
     transport = httpx.ASGITransport(app)
-    async with app.router.lifespan_context(app), httpx.AsyncClient(transport=transport, base_url="http://x") as client:
+    async with (
+        app.router.lifespan_context(app),
+        httpx.AsyncClient(transport=transport, base_url="http://localhost") as client,
+    ):
         yield client, app.state.services
 
 

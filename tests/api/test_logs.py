@@ -53,7 +53,7 @@ def lines(text: io.StringIO) -> list[dict[str, Any]]:
 async def polite(application: FastAPI) -> Any:
     """A client that is answered 500 as others are."""
     transport = httpx.ASGITransport(application, raise_app_exceptions=False)
-    async with httpx.AsyncClient(transport=transport, base_url="http://test") as made:
+    async with httpx.AsyncClient(transport=transport, base_url="http://localhost") as made:
         yield made
 
 
@@ -86,6 +86,7 @@ async def test_no_line_holds_code_a_query_or_a_key(
             await polite.post(f"/v1/search/{mode}", json={"query": query, "session_id": MARKER})
     await polite.get("/v1/memories", params={"file_path": MARKER, "cursor": MARKER})
     await polite.get("/v1/stats", headers=bearer(f"{key}{MARKER}"))
+    await polite.delete(f"/v1/admin/keys/{key}")
     rows: list[dict[str, Any]] = [dict(entry(number)) for number in range(1, 4)]
     rows[0].update(new_code=CODE, embedding=MARKER.encode())
     rows[1].update(new_code="", context=CODE)

@@ -21,7 +21,7 @@ async def service(settings: Settings, model: str) -> AsyncIterator[httpx.AsyncCl
     made = create_app(settings.model_copy(update={"embedding_model": model}))
     async with (
         made.router.lifespan_context(made),
-        httpx.AsyncClient(transport=httpx.ASGITransport(made), base_url="http://test") as client,
+        httpx.AsyncClient(transport=httpx.ASGITransport(made), base_url="http://localhost") as client,
     ):
         yield client
 

@@ -43,7 +43,7 @@ async def serving(folder: Path, url: str, hosts: list[str], **more: Any) -> Asyn
     app: FastAPI = create_app(Settings.model_validate(where | more))
     async with (
         app.router.lifespan_context(app),
-        httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url="http://test") as client,
+        httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url="http://localhost") as client,
     ):
         yield client
 

@@ -40,7 +40,7 @@ async def test_the_import_in_hand_is_left_to_another_process_at_once(settings: S
     application = create_app(settings.model_copy(update={"import_lease_seconds": 3600.0}))
     async with (
         application.router.lifespan_context(application),
-        httpx.AsyncClient(transport=httpx.ASGITransport(application), base_url="http://test") as client,
+        httpx.AsyncClient(transport=httpx.ASGITransport(application), base_url="http://localhost") as client,
         asyncio.timeout(60),
     ):
         services: Services = application.state.services
