@@ -151,3 +151,16 @@ def test_what_prevents_a_start_is_one_line_that_says_what_to_do(home: Path, name
     [line] = [line for line in done.stderr.splitlines() if not line.startswith("{")]  # the log is JSON
     assert line.startswith("afterimage: ")
     assert expected in line
+
+
+@pytest.mark.parametrize("broken", ["text", "zeros", "truncated"])
+def test_a_broken_file_of_the_store_is_one_line_and_no_command_hangs(home: Path, tmp_path: Path, broken: str) -> None:
+    path = tmp_path / "store.db"
+    assert afterimage(home, "stats", AFTERIMAGE_SQLITE_PATH=str(path)).returncode == 0
+    whole = path.read_bytes()
+    path.write_bytes({"text": b"words\n" * 1000, "zeros": bytes(20_000), "truncated": whole[:5000]}[broken])
+    for command in (["serve", "--port", "0"], ["stats"], ["keys", "list"], ["embed"], ["search", "x"]):
+        done = afterimage(home, *command, AFTERIMAGE_SQLITE_PATH=str(path))
+        assert done.returncode == (3 if command[0] == "serve" else 1), done.stderr
+        [line] = [line for line in done.stderr.splitlines() if not line.startswith("{")]
+        assert line.startswith(f"afterimage: the SQLite file {path} cannot be opened: "), command

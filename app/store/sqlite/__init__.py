@@ -46,7 +46,11 @@ class SqliteStore:
     async def open(self) -> None:
         """See Store."""
         await self._connections.open()
-        await self.models.begin(self._model, datetime.now(UTC))
+        try:
+            await self.models.begin(self._model, datetime.now(UTC))
+        except BaseException:
+            await self._connections.close()
+            raise
 
     async def close(self) -> None:
         """See Store."""

@@ -244,6 +244,14 @@ class SqliteConnections:
 
     async def _connect(self) -> aiosqlite.Connection:
         connection = await aiosqlite.connect(self._path, isolation_level=None, timeout=self._acquire_timeout_seconds)
+        try:
+            await self._prepare(connection)
+        except BaseException:
+            await connection.close()  # its thread would keep the process alive
+            raise
+        return connection
+
+    async def _prepare(self, connection: aiosqlite.Connection) -> None:
         connection.row_factory = sqlite3.Row
         self._deadlines[connection] = math.inf
         await connection.set_progress_handler(
@@ -252,7 +260,6 @@ class SqliteConnections:
         for pragma in ("foreign_keys = ON", "synchronous = FULL", "cache_size = -65536", "temp_store = MEMORY"):
             await connection.execute(f"PRAGMA {pragma}")
         await connection.create_function("code_hash", 1, code_hash, deterministic=True)
-        return connection
 
     async def _disconnect(self) -> None:
         while not self._readers.empty():
@@ -280,7 +287,8 @@ class SqliteConnections:
                 log.info("migrated", version=migration.version)
             await self._writer.execute("COMMIT")
         except (sqlite3.Error, StartupError):
-            await self._writer.execute("ROLLBACK")
+            if self._writer.in_transaction:
+                await self._writer.execute("ROLLBACK")
             raise
 
 
