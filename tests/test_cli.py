@@ -1,5 +1,6 @@
 """The command line, as a person runs it: in processes of its own."""
 
+import asyncio
 import json
 import re
 import signal
@@ -10,6 +11,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.conftest import execute
 from tests.processes import DEADLINE_SECONDS, afterimage, environment, get, post, serving
 from tests.source_files import entry, write_ai_afterimage
 
@@ -164,3 +166,14 @@ def test_a_broken_file_of_the_store_is_one_line_and_no_command_hangs(home: Path,
         assert done.returncode == (3 if command[0] == "serve" else 1), done.stderr
         [line] = [line for line in done.stderr.splitlines() if not line.startswith("{")]
         assert line.startswith(f"afterimage: the SQLite file {path} cannot be opened: "), command
+
+
+def test_missing_rights_are_one_line_of_every_command(home: Path, database_for_processes: str) -> None:
+    statements = ("CREATE EXTENSION vector", "DROP ROLE IF EXISTS poor", "CREATE ROLE poor")
+    asyncio.run(execute(database_for_processes, *statements))
+    variables = {"AFTERIMAGE_BACKEND": "postgresql", "AFTERIMAGE_DATABASE_URL": f"{database_for_processes}&role=poor"}
+    for command in (["serve", "--port", "0"], ["stats"], ["migrate", "--sqlite", "memory.db"]):
+        done = afterimage(home, *command, **variables)
+        assert done.returncode != 0
+        [line] = [line for line in done.stderr.splitlines() if not line.startswith("{")]
+        assert "GRANT CREATE ON SCHEMA public TO poor" in line, command

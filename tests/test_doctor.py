@@ -145,6 +145,7 @@ async def test_tables_of_another_role_are_wrong_permissions(checks: Examination,
     )
     found = await checks(database_url=visitor)
     assert verdicts(found) == ["ok", "ok", "ok", "ok", "ok", "wrong"]
+    assert "the tables audit, embedding_models," in found["permissions"].text
     assert "GRANT ALL ON ALL TABLES IN SCHEMA public TO visitor" in found["permissions"].text
 
 

@@ -14,8 +14,8 @@ from app.errors import StartupError
 from app.settings import Settings
 from app.store import migrate
 from app.store.embedded import EmbeddedPostgres
-from app.store.postgresql import extension
-from app.store.postgresql.server import at_address, connect, name_of, no_tables, too_many
+from app.store.postgresql import extension, rights
+from app.store.postgresql.server import at_address, connect, name_of, too_many
 from app.store.postgresql.standby import PRIMARY, STANDBY, why_unusable
 
 STARTED = "started to look and stopped again"
@@ -23,12 +23,6 @@ STARTED = "started to look and stopped again"
 REACHING = ("connection", "authentication", "database")
 
 ERRORS = (StartupError, asyncpg.PostgresError, asyncpg.InterfaceError, OSError)
-
-TABLE_RIGHTS = """
-SELECT coalesce(bool_and(has_table_privilege(c.oid, needed.privilege)), true)
-FROM pg_class AS c, unnest(ARRAY['SELECT', 'INSERT', 'DELETE']) AS needed (privilege)
-WHERE c.oid IN (to_regclass('memories'), to_regclass('embeddings'), to_regclass('imports'))
-"""
 
 
 async def check_postgresql(settings: Settings) -> AsyncIterator[Check]:
@@ -101,15 +95,7 @@ async def _migrations(connection: Any) -> str:
 
 
 async def _permissions(connection: Any) -> str:
-    user, database = await connection.fetchrow("SELECT current_user, current_database()")
-    if not await connection.fetchval("SELECT has_schema_privilege(current_schema(), 'CREATE')"):
-        raise no_tables(user, database, "no right to create in the schema")
-    if not await connection.fetchval(TABLE_RIGHTS):
-        raise StartupError(
-            f"the role {user} may not read and write the tables; an administrator must run: "
-            f'psql -d {database} -c "GRANT ALL ON ALL TABLES IN SCHEMA public TO {user}"'
-        )
-    return f"{user} may create, read and write tables"
+    return f"{await rights.refuse_missing(connection)} may create, read and write tables"
 
 
 async def _pool(settings: Settings, connection: Any) -> str:

@@ -12,9 +12,9 @@ from pgvector.asyncpg import register_vector
 
 from app.errors import InvalidInputError, SlowStatementError, UnavailableError
 from app.store import migrate
-from app.store.postgresql import extension
+from app.store.postgresql import extension, rights
 from app.store.postgresql.faults import LOST, REFUSED, RESET_SECONDS, PoolConnection, terminate, transaction_on
-from app.store.postgresql.server import CONNECT_SECONDS, connect, no_tables, one_line, too_many
+from app.store.postgresql.server import CONNECT_SECONDS, connect, one_line, too_many
 from app.store.protocol import StoreLoad
 
 MIGRATION_LOCK = 0x61667465_72696D67
@@ -235,17 +235,17 @@ class Connections:
             )
 
     async def _migrate(self, connection: Any) -> None:
-        try:
-            await connection.execute(
-                "CREATE TABLE IF NOT EXISTS schema_migrations "
-                "(version integer PRIMARY KEY, applied_at timestamptz NOT NULL DEFAULT now())"
-            )
-        except asyncpg.InsufficientPrivilegeError as error:
-            user, database = await connection.fetchrow("SELECT current_user, current_database()")
-            raise no_tables(user, database, one_line(error)) from None
+        user = await rights.refuse_missing(connection)
+        await connection.execute(
+            "CREATE TABLE IF NOT EXISTS schema_migrations "
+            "(version integer PRIMARY KEY, applied_at timestamptz NOT NULL DEFAULT now())"
+        )
         applied = await connection.fetchval("SELECT coalesce(max(version), 0) FROM schema_migrations")
         for migration in migrate.pending("postgresql", applied):
-            await connection.execute(migration.sql)
+            try:
+                await connection.execute(migration.sql)
+            except asyncpg.InsufficientPrivilegeError as error:
+                raise rights.not_owner(user, one_line(error)) from None
             await connection.execute("INSERT INTO schema_migrations (version) VALUES ($1)", migration.version)
             log.info("migrated", version=migration.version)
 

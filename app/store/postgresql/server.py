@@ -96,14 +96,6 @@ def address_settings(parameters: Mapping[str, Any]) -> str:
     return "AFTERIMAGE_DATABASE_URL" if "dsn" in parameters else "AFTERIMAGE_PG_HOST and AFTERIMAGE_PG_PORT"
 
 
-def no_tables(user: str, database: str, reason: str) -> StartupError:
-    """What to say when the role may not make the tables."""
-    return StartupError(
-        f"the role {user} may not create tables: {reason}; an administrator must run: "
-        f'psql -d {database} -c "GRANT CREATE ON SCHEMA public TO {user}"'
-    )
-
-
 def one_line(error: BaseException) -> str:
     """The message of an error, without line breaks."""
     return " ".join(str(error).split())
