@@ -4,6 +4,7 @@ Priority: arguments, the environment (`AFTERIMAGE_` and the name in capitals), t
 """
 
 import os
+import re
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -31,6 +32,32 @@ UNUSED_YAML_KEYS = frozenset(
 """Keys of an AI-AfterImage file that steer its hooks; they mean nothing to a server and are passed over."""
 
 HomePath = Annotated[Path, AfterValidator(Path.expanduser)]
+
+
+HASHING = re.compile(r"hashing-[1-9]\d{0,3}")
+DEVICE = re.compile(r"cpu|mps|cuda(:\d+)?")
+
+
+def known_device(name: str) -> str:
+    """A device of PyTorch, whether or not this machine has it.
+
+    Raises:
+        ValueError: it is none that the service knows.
+    """
+    if not DEVICE.fullmatch(name):
+        raise ValueError("should be cpu, cuda, cuda:N (the number of a card, from 0) or mps")
+    return name
+
+
+def possible_model(name: str) -> str:
+    """The name of a model, whether or not there is one of that name.
+
+    Raises:
+        ValueError: it is hashing-N with an N out of range.
+    """
+    if name.startswith("hashing-") and not HASHING.fullmatch(name):
+        raise ValueError("should be hashing-N with an N from 1 to 9999")
+    return name
 
 
 def setting(default: Any, yaml_key: str, description: str, **limits: Any) -> Any:
@@ -166,15 +193,17 @@ class Settings(BaseSettings):
         "search.fusion",
         "How a hybrid search makes one order of two: `convex` adds scores, `rrf` looks at ranks.",
     )
-    embedding_model: str = setting(
+    embedding_model: Annotated[str, AfterValidator(possible_model)] = setting(
         "all-MiniLM-L6-v2",
         "embeddings.model",
-        "Any sentence-transformers model, or `hashing` (`hashing-N` of N numbers): hashed words, needs no model and "
-        "knows no meaning.",
+        "Any sentence-transformers model, or `hashing` (`hashing-N` of N numbers, to 9999): hashed words, needs no "
+        "model and knows no meaning.",
         min_length=1,
         max_length=200,
     )
-    embedding_device: str = setting("cpu", "embeddings.device", "`cpu`, `cuda`, `mps`.", min_length=1)
+    embedding_device: Annotated[str, AfterValidator(known_device)] = setting(
+        "cpu", "embeddings.device", "`cpu`, `cuda`, `cuda:N`, `mps`."
+    )
     models_folder: HomePath = setting(
         lambda: home("models"), "embeddings.models_folder", "Models made ready for this machine."
     )

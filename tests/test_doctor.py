@@ -12,6 +12,7 @@ from pathlib import Path
 
 import asyncpg
 import pytest
+import torch
 
 from app.doctor import examine
 from app.doctor.check import Check, Verdict
@@ -244,6 +245,14 @@ async def test_the_default_model_is_there_with_its_checksum(checks: Examination)
 async def test_a_models_folder_that_cannot_be_made_names_the_setting(checks: Examination) -> None:
     found = await checks(backend="sqlite", embedding_model=MODEL, models_folder="/dev/null/models")
     assert "mend: set AFTERIMAGE_MODELS_FOLDER" in found["folders"].text
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="this machine has such a device")
+async def test_a_device_that_this_machine_lacks_is_named(checks: Examination) -> None:
+    found = await checks(backend="sqlite", embedding_model=MODEL, embedding_device="cuda")
+    assert found["model"].verdict is Verdict.WRONG
+    assert "the device 'cuda' cannot be used" in found["model"].text
+    assert "mend: set AFTERIMAGE_EMBEDDING_DEVICE to cpu" in found["model"].text
 
 
 async def test_another_model_is_looked_for_on_this_machine(checks: Examination, tmp_path: Path) -> None:

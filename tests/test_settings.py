@@ -4,6 +4,7 @@ from pathlib import Path
 
 import pytest
 
+from app.embedding.hashing import dimensions_of
 from app.errors import StartupError
 from app.settings import Settings, load_settings, unknown_settings, yaml_key
 
@@ -102,6 +103,33 @@ def test_a_file_that_is_no_mapping_is_refused(home: Path, text: str) -> None:
     write(home, text)
     with pytest.raises(StartupError, match=r"config\.yaml"):
         load_settings()
+
+
+@pytest.mark.parametrize("device", ["cpu", "cuda", "cuda:0", "cuda:11", "mps"])
+def test_devices_of_pytorch_are_known(device: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("AFTERIMAGE_EMBEDDING_DEVICE", device)
+    assert load_settings().embedding_device == device
+
+
+@pytest.mark.parametrize("device", ["gpu", "CPU", "cuda:", "cuda:x", "cpu:0"])
+def test_another_device_is_refused(device: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("AFTERIMAGE_EMBEDDING_DEVICE", device)
+    with pytest.raises(StartupError, match=f"AFTERIMAGE_EMBEDDING_DEVICE is '{device}': should be cpu, cuda, cuda:N"):
+        load_settings()
+
+
+@pytest.mark.parametrize("model", ["hashing-0", "hashing-10000", "hashing-99999", "hashing-x", "hashing-"])
+def test_a_hashing_model_of_no_size_is_refused(model: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("AFTERIMAGE_EMBEDDING_MODEL", model)
+    assert dimensions_of(model) is None
+    with pytest.raises(StartupError, match=f"AFTERIMAGE_EMBEDDING_MODEL is '{model}': .* from 1 to 9999"):
+        load_settings()
+
+
+@pytest.mark.parametrize("size", [1, 256, 9999])
+def test_a_hashing_model_has_a_size(size: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("AFTERIMAGE_EMBEDDING_MODEL", f"hashing-{size}")
+    assert dimensions_of(load_settings().embedding_model) == size
 
 
 def test_pool_sizes_must_fit_each_other(monkeypatch: pytest.MonkeyPatch) -> None:

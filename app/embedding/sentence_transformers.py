@@ -38,9 +38,9 @@ class SentenceTransformerEmbedder:
         if self._transformer is not None:
             return
         os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")  # read at import by all the libraries below
-        from app.embedding import pytorch  # noqa: PLC0415 - takes seconds, and only this class needs it
+        from app.embedding import device, pytorch  # noqa: PLC0415 - takes seconds, and only this class needs it
 
-        pytorch.check_device(self._device)
+        device.check_device(self._device)
         self._transformer = pytorch.open_transformer(self.model, self._device)
         self.dimensions = self._transformer.get_embedding_dimension()
 
