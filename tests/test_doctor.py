@@ -275,6 +275,25 @@ def test_the_command_prints_a_line_each_and_exits_with_1_if_anything_is_wrong(tm
     assert "\nskip  integrity" in ill.stdout
 
 
+async def test_a_reader_who_goes_away_leaves_no_server_running(tmp_path: Path) -> None:
+    server = EmbeddedPostgres(tmp_path / "postgres")
+    await opened(server.start())
+    server.stop()
+    variables = {"AFTERIMAGE_BACKEND": "postgresql", "AFTERIMAGE_POSTGRES_FOLDER": str(tmp_path / "postgres")}
+    done = await asyncio.to_thread(
+        subprocess.run,
+        f"{sys.executable} -m app doctor | head -1",
+        shell=True,
+        env=environment(tmp_path, **variables),
+        capture_output=True,
+        check=False,
+    )
+    assert (done.stdout[:14], done.stderr) == (b"ok    settings", b"")
+    assert not server.has_users
+    assert not (server.home / "data" / "postmaster.pid").exists()
+    shutil.rmtree(server.home)
+
+
 def test_the_command_imports_no_torch(tmp_path: Path) -> None:
     code = (
         "import sys\nfrom app.cli import cli\ntry:\n cli(['doctor'])\nexcept SystemExit:\n pass\n"

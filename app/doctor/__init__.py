@@ -1,6 +1,7 @@
 """Checks all that the service needs and changes nothing: `afterimage doctor`."""
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator
+from contextlib import aclosing
 
 from app.doctor.check import Check, Verdict
 from app.doctor.machine import check_machine
@@ -13,13 +14,14 @@ from app.settings import config_path, load_settings
 async def report() -> int:
     """Prints a line for each check; answers 1 if anything is wrong, else 0."""
     wrong = False
-    async for check in examine():
-        print(f"{check.verdict:<5} {check.name:<14} {check.text}", flush=True)
-        wrong |= check.verdict is Verdict.WRONG
+    async with aclosing(examine()) as checks:  # what was opened is closed, even if nobody reads on
+        async for check in checks:
+            print(f"{check.verdict:<5} {check.name:<14} {check.text}", flush=True)
+            wrong |= check.verdict is Verdict.WRONG
     return int(wrong)
 
 
-async def examine() -> AsyncIterator[Check]:
+async def examine() -> AsyncGenerator[Check]:
     """The checks in the order in which they depend on each other."""
     try:
         settings = load_settings()
@@ -32,7 +34,8 @@ async def examine() -> AsyncIterator[Check]:
         for check in check_sqlite(settings.sqlite_path):
             yield check
     else:
-        async for check in check_postgresql(settings):
-            yield check
+        async with aclosing(check_postgresql(settings)) as checks:
+            async for check in checks:
+                yield check
     for check in check_machine(settings):
         yield check

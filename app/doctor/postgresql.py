@@ -1,7 +1,7 @@
 """The checks of PostgreSQL: the given server, or the service's own."""
 
 import asyncio
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncGenerator, Mapping, Sequence
 from contextlib import AsyncExitStack
 from functools import partial
 from typing import Any
@@ -25,7 +25,7 @@ REACHING = ("connection", "authentication", "database")
 ERRORS = (StartupError, asyncpg.PostgresError, asyncpg.InterfaceError, OSError)
 
 
-async def check_postgresql(settings: Settings) -> AsyncIterator[Check]:
+async def check_postgresql(settings: Settings) -> AsyncGenerator[Check]:
     """Reaches the server and looks; one of the service's own that is not running is stopped again."""
     examinations = EXAMINATIONS | {"pool": partial(_pool, settings)}
     names = (*REACHING, *examinations)
