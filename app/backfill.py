@@ -2,15 +2,16 @@
 
 import asyncio
 from collections.abc import Sequence
+from contextlib import suppress
 from datetime import UTC, datetime, timedelta
 
 import structlog
 
 from app.embedding.embedder import document_text
 from app.embedding.worker import EmbeddingWorker, Priority
-from app.errors import UnavailableError
+from app.errors import AfterImageError, UnavailableError
 from app.logs import describe
-from app.models import Memory
+from app.models import Memory, MemoryKey
 from app.pieces import cut
 from app.store.embedding_protocol import ClaimedMemory, EmbeddingStore, PieceVector
 
@@ -45,6 +46,8 @@ class Backfill:
         self._store = store
         self._worker = worker
         self._fresh: asyncio.Queue[Memory] = asyncio.Queue()
+        self._fresh_in_hand: list[Memory] = []
+        self._claimed: dict[MemoryKey, datetime] = {}
         self._tasks: list[asyncio.Task[None]] = []
 
     def start(self) -> None:
@@ -55,10 +58,15 @@ class Backfill:
         ]
 
     async def stop(self) -> None:
-        """Ends both loops; what is not embedded stays in the queue."""
+        """Ends both loops; what is not embedded stays in the queue, and any process may take it at once."""
         for task in self._tasks:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
+        waiting = [self._fresh.get_nowait() for _ in range(self._fresh.qsize())]
+        held = {memory.key: memory.created_at + GRACE for memory in [*self._fresh_in_hand, *waiting]} | self._claimed
+        if held:
+            with suppress(AfterImageError):  # the store is away: they are due once their time is up
+                await self._store.hand_back(self._worker.model, held, datetime.now(UTC))
 
     def due_at(self, now: datetime, count: int) -> datetime:
         """From when on others may embed so many memories that are stored now and offered next."""
@@ -87,7 +95,7 @@ class Backfill:
 
     async def _embed_fresh(self) -> None:
         while True:
-            memories = [await self._fresh.get()]
+            self._fresh_in_hand = memories = [await self._fresh.get()]
             while len(memories) < FRESH_BATCH and not self._fresh.empty():
                 memories.append(self._fresh.get_nowait())
             try:
@@ -107,11 +115,9 @@ class Backfill:
                 while not complete:
                     complete = await self._store.queue_missing(self._worker.model, datetime.now(UTC)) == 0
                 await self._worker.wait_ready()
-                now = datetime.now(UTC)
-                until = now + CLAIM_TIME
-                if claims := await self._store.claim(self._worker.model, CLAIM_BATCH, now, until):
+                if claims := await self._claim(CLAIM_BATCH, whole=True):
                     await self._embed_claims(claims)
-                elif long := await self._store.claim(self._worker.model, LONG_CLAIM_BATCH, now, until, whole=False):
+                elif long := await self._claim(LONG_CLAIM_BATCH, whole=False):
                     for claim in long:
                         await self._embed_pieces(claim)
                 else:
@@ -122,6 +128,20 @@ class Backfill:
             except Exception:
                 log.exception("the background embedding failed and goes on", model=self._worker.model)
                 await asyncio.sleep(POLL_SECONDS)
+
+    async def _claim(self, limit: int, *, whole: bool) -> Sequence[ClaimedMemory]:
+        """Takes due memories; if told to stop while the store gives them, `stop` knows them all the same."""
+        now = datetime.now(UTC)
+        until = now + CLAIM_TIME
+        claiming = asyncio.ensure_future(self._store.claim(self._worker.model, limit, now, until, whole=whole))
+        try:
+            claims = await asyncio.shield(claiming)
+        except asyncio.CancelledError:
+            with suppress(AfterImageError):
+                self._claimed = {claim.memory.key: until for claim in await claiming}
+            raise
+        self._claimed = {claim.memory.key: until for claim in claims}
+        return claims
 
     async def _embed_claims(self, claims: Sequence[ClaimedMemory]) -> None:
         """Embeds all together, and one by one if that fails, so that one bad text holds up no other."""

@@ -262,7 +262,7 @@ def search(
     limit: Annotated[int | None, typer.Option(min=1, max=100, help="Hits at most.")] = None,
 ) -> None:
     """Searches the store and prints the hits, best first."""
-    from app.main import open_services
+    from app.main import open_searches
     from app.models import Scope
     from app.search import SearchMode
     from app.serving import run
@@ -271,10 +271,8 @@ def search(
 
     async def find() -> None:
         async with AsyncExitStack() as stack:
-            services = await open_services(settings, stack)
-            if mode != "fts":
-                await services.models.active.worker.wait_ready()
-            hits = await services.searches.search(
+            searches = await open_searches(settings, stack)
+            hits = await searches.search(
                 SearchMode(mode),
                 query,
                 Scope(projects=project),

@@ -67,13 +67,20 @@ class EmbeddingModels:
         self._former: dict[str, tuple[EmbeddingWorker, float]] = {}
         self._looking = asyncio.Lock()
         self._looked_at = 0.0
+        self._makes_vectors = False
         self._tasks: list[asyncio.Task[None]] = []
+
+    async def open(self) -> None:
+        """Opens the models in use for queries alone: nothing is made, changed or removed."""
+        await self._look()
+        await self._prepare(self.used.active)
 
     async def start(self, target: str | None = None) -> None:
         """Opens the models in use; with a `target` its vectors are made from now on, by all processes."""
         if target is not None:
             now = datetime.now(UTC)
             await self._models.aim(target, now, now + self._kept_time)
+        self._makes_vectors = True
         await self._look()
         self._tasks = [
             self._begin("following the models in use", self._follow, self._poll_seconds),
@@ -86,8 +93,7 @@ class EmbeddingModels:
         for task in self._tasks:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
-        for running in self._running.values():
-            await running.backfill.stop()
+        await asyncio.gather(*(running.backfill.stop() for running in self._running.values()))
         for worker in [running.worker for running in self._running.values()] + [
             one for one, _ in self._former.values()
         ]:
@@ -217,7 +223,7 @@ class EmbeddingModels:
     async def _prepare(self, model: str) -> None:
         """Makes the index, which whoever switched has seen to, known to this process before the first search."""
         try:
-            await self._embeddings.ensure_index(model)
+            await self._embeddings.ensure_index(model, build=self._makes_vectors)
         except AfterImageError as error:
             log.warning("searches are exact until the index can be looked up", reason=str(error))
 
@@ -228,7 +234,8 @@ class EmbeddingModels:
             worker = EmbeddingWorker(self._open_embedder(model))
             await worker.start()
         backfill = Backfill(self._embeddings, worker)
-        backfill.start()
+        if self._makes_vectors:
+            backfill.start()
         return RunningModel(worker, backfill)
 
     async def _complete(self) -> None:

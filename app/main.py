@@ -134,11 +134,7 @@ async def open_services(settings: Settings, stack: AsyncExitStack, *, decides_mo
         StartupError: says in one line what is wrong and how to mend it.
     """
     store = await open_store(settings, settings.embedding_model, stack)
-
-    def embedder(model: str) -> Embedder:
-        return open_embedder(model, settings.embedding_device, settings.models_folder, settings.workers)
-
-    models = EmbeddingModels(store.embeddings, store.models, embedder)
+    models = _models(settings, store)
     stack.push_async_callback(models.stop)
     await models.start(model_identity(settings.embedding_model) if decides_model else None)
     progress = EmbeddingProgress(store.embeddings, store.models)
@@ -154,13 +150,12 @@ async def open_services(settings: Settings, stack: AsyncExitStack, *, decides_mo
     sweep.start()
     stack.push_async_callback(sweep.stop)
     redaction = Redaction(SecretsMode(settings.secrets))
-    weights = Weights(fts=settings.fts_weight, semantic=settings.semantic_weight)
     return Services(
         settings=settings,
         store=store,
         models=models,
         memories=Memories(store.memories, models, progress, redaction),
-        searches=Searches(store.memories, models, weights, Fusion(settings.fusion)),
+        searches=_searches(settings, store, models),
         idempotency=Idempotency(store, models, redaction),
         imports=await open_imports(settings, store, redaction),
         exports=Exports(store, settings.spool_folder / "exports"),
@@ -168,6 +163,31 @@ async def open_services(settings: Settings, stack: AsyncExitStack, *, decides_mo
         audit=Audit(store.keys),
         redaction=redaction,
     )
+
+
+async def open_searches(settings: Settings, stack: AsyncExitStack) -> Searches:
+    """Opens what a search needs and nothing that works in the background; the stack closes it.
+
+    Raises:
+        StartupError: says in one line what is wrong and how to mend it.
+    """
+    store = await open_store(settings, settings.embedding_model, stack)
+    models = _models(settings, store)
+    stack.push_async_callback(models.stop)
+    await models.open()
+    return _searches(settings, store, models)
+
+
+def _models(settings: Settings, store: Store) -> EmbeddingModels:
+    def embedder(model: str) -> Embedder:
+        return open_embedder(model, settings.embedding_device, settings.models_folder, settings.workers)
+
+    return EmbeddingModels(store.embeddings, store.models, embedder)
+
+
+def _searches(settings: Settings, store: Store, models: EmbeddingModels) -> Searches:
+    weights = Weights(fts=settings.fts_weight, semantic=settings.semantic_weight)
+    return Searches(store.memories, models, weights, Fusion(settings.fusion))
 
 
 async def open_store(settings: Settings, model: str, stack: AsyncExitStack) -> Store:

@@ -220,8 +220,6 @@ async def test_a_change_can_be_ended_resumed_or_turned_at_a_restart_in_the_middl
             while not await store.embeddings.vectors(NEXT, [row.memory.key for row in rows]):
                 await asyncio.sleep(0.01)
         assert await _is_used(store, MODEL, NEXT)
-    now = NOON.replace(year=2090)
-    await store.embeddings.claim(NEXT, COUNT, now, NOON)  # what the stopped process held
     embedders[NEXT].go_on()
     async with process(store, embedders, then, kept_time=timedelta(0)) as models:
         await until(store, lambda: _is_used(store, then))

@@ -99,6 +99,9 @@ class EmbeddingStore(Protocol):
         With `whole` those without any vector, else long ones that lack only those of their pieces.
         """
 
+    async def hand_back(self, model: str, held: Mapping[MemoryKey, datetime], now: datetime) -> None:
+        """Makes those due now that are still held until the time given; what was done or taken since is left alone."""
+
     async def save(self, model: str, vectors: Mapping[MemoryKey, Vector]) -> None:
         """Stores vectors of whole memories and takes these off the queue; those deleted meanwhile are passed over.
 
@@ -114,10 +117,11 @@ class EmbeddingStore(Protocol):
     async def vectors(self, model: str, keys: Sequence[MemoryKey]) -> dict[MemoryKey, NDArray[np.float16]]:
         """The stored vectors of whole memories."""
 
-    async def ensure_index(self, model: str) -> bool:
+    async def ensure_index(self, model: str, *, build: bool = True) -> bool:
         """Builds what searches among very many vectors need, once it is needed and unless another process does.
 
-        Returns when that is done, minutes later perhaps; nothing else waits for it. False if another process is at it.
+        Returns when that is done, minutes later perhaps; nothing else waits for it. False if another process is at it,
+        or if it is missing and not to be built.
         """
 
     async def index_stats(self, model: str) -> VectorIndexStats:

@@ -503,6 +503,16 @@ CROSS JOIN unnest(:first_lines::integer[], :last_lines::integer[], :vectors::hal
   WITH ORDINALITY AS row (first_line, last_line, vector, piece)
 ON CONFLICT (project, memory_id, model, piece) DO NOTHING;
 
+-- name: hand_back_embeddings!
+-- Makes memories due that are still held until the time given: whoever took or did one meanwhile has changed that.
+UPDATE embedding_queue AS q
+SET due_at = :now
+FROM unnest(:projects::text[], :ids::uuid[], :held::timestamptz[]) AS given (project, id, held)
+WHERE q.project = given.project
+  AND q.memory_id = given.id
+  AND q.model = :model
+  AND q.due_at = given.held;
+
 -- name: postpone_embeddings!
 -- Notes a failed attempt; without a time the memories are given up.
 UPDATE embedding_queue AS q

@@ -315,6 +315,15 @@ WHERE project = :project
   AND memory_id = :id
   AND model = :model;
 
+-- name: hand_back_embeddings*!
+-- Makes a memory due that is still held until the time given: whoever took or did it meanwhile has changed that.
+UPDATE embedding_queue
+SET due_at = :now
+WHERE project = :project
+  AND memory_id = :id
+  AND model = :model
+  AND due_at = :held;
+
 -- name: postpone_embeddings*!
 -- Notes a failed attempt; without a time the memories are given up.
 UPDATE embedding_queue

@@ -55,6 +55,13 @@ class PostgresEmbeddings:
             )
             return [ClaimedMemory(memory_from(row), row["attempts"]) async for row in rows]
 
+    async def hand_back(self, model: str, held: Mapping[MemoryKey, datetime], now: datetime) -> None:
+        """See EmbeddingStore."""
+        async with self._connections.acquire() as connection:
+            await self._queries.hand_back_embeddings(
+                connection, model=model, held=[*held.values()], now=now, **key_arrays(held)
+            )
+
     async def save(self, model: str, vectors: Mapping[MemoryKey, Vector]) -> None:
         """See EmbeddingStore."""
         async with self._connections.acquire() as connection:
@@ -95,9 +102,9 @@ class PostgresEmbeddings:
                 async for row in rows
             }
 
-    async def ensure_index(self, model: str) -> bool:
+    async def ensure_index(self, model: str, *, build: bool = True) -> bool:
         """See EmbeddingStore."""
-        return await self._index.ensure(model)
+        return await self._index.ensure(model, build=build)
 
     async def index_stats(self, model: str) -> VectorIndexStats:
         """See EmbeddingStore."""

@@ -133,8 +133,10 @@ class HnswIndex:
         """True if searches can use the index, as far as this process knows."""
         return model in self._dimensions
 
-    async def ensure(self, model: str) -> bool:
+    async def ensure(self, model: str, *, build: bool = True) -> bool:
         """Builds the index if there are enough vectors and it is missing; False if another process is at it.
+
+        Without `build` it only looks whether it is there.
 
         It waits for the end of an import, too: to add rows one by one to an index takes many times as long as to build
         it of them.
@@ -145,7 +147,7 @@ class HnswIndex:
             importing = await connection.fetchval(IMPORTING)
         if dimensions is None or dimensions > MAX_DIMENSIONS:
             self._dimensions.pop(model, None)
-        elif valid or (not importing and await self._build(model, dimensions)):
+        elif valid or (build and not importing and await self._build(model, dimensions)):
             self._dimensions[model] = dimensions
         else:
             return False

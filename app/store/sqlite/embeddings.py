@@ -1,6 +1,6 @@
 """Vectors in SQLite, and the queue of those still to be made."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict
 from datetime import datetime
 from typing import Any
@@ -77,6 +77,14 @@ class SqliteEmbeddings:
 
         return await self._connections.write(work)
 
+    async def hand_back(self, model: str, held: Mapping[MemoryKey, datetime], now: datetime) -> None:
+        """See EmbeddingStore."""
+        rows = [
+            {**place, "held": time_text(until)}
+            for place, until in zip(_places(held, model, now=time_text(now)), held.values(), strict=True)
+        ]
+        await self._connections.write(lambda connection: self._queries.hand_back_embeddings(connection, rows))
+
     async def save(self, model: str, vectors: Mapping[MemoryKey, Vector]) -> None:
         """See EmbeddingStore."""
 
@@ -116,9 +124,10 @@ class SqliteEmbeddings:
             rows = self._queries.get_vectors(connection, model=model, keys=keys_json(keys))
             return {key_from(row): vector_from(row["embedding"]) async for row in rows}
 
-    async def ensure_index(self, model: str) -> bool:
+    async def ensure_index(self, model: str, *, build: bool = True) -> bool:
         """See EmbeddingStore; every search compares all vectors, so they are brought into memory."""
-        await self._memories.load_vectors(model)
+        if build:
+            await self._memories.load_vectors(model)
         return True
 
     async def index_stats(self, model: str) -> VectorIndexStats:
@@ -126,5 +135,5 @@ class SqliteEmbeddings:
         return EXACT
 
 
-def _places(keys: Sequence[MemoryKey] | Mapping[MemoryKey, Vector], model: str, **more: Any) -> list[dict[str, Any]]:
+def _places(keys: Iterable[MemoryKey], model: str, **more: Any) -> list[dict[str, Any]]:
     return [{"project": key.project, "id": str(key.id), "model": model, **more} for key in keys]
