@@ -4,6 +4,8 @@ import asyncio
 from contextlib import AsyncExitStack
 from typing import Any
 
+import structlog
+
 from app.settings import Settings
 from app.store.embedded import EmbeddedPostgres
 from app.store.embedded_watch import EmbeddedWatch
@@ -12,6 +14,8 @@ from app.store.postgresql.connections import Connections
 from app.store.postgresql.reads import Reads
 from app.store.postgresql.server import at_address
 from app.store.postgresql.standby import Standby
+
+log = structlog.get_logger(__name__)
 
 
 async def open_postgresql(settings: Settings, model: str, stack: AsyncExitStack) -> PostgresStore:
@@ -33,6 +37,7 @@ async def _own_server(settings: Settings, stack: AsyncExitStack) -> str:
     server = EmbeddedPostgres(settings.postgres_folder)
     url = await asyncio.to_thread(server.start)
     stack.push_async_callback(asyncio.to_thread, server.stop)
+    log.info("the service's own PostgreSQL runs", folder=str(server.home))
     watch = EmbeddedWatch(server)
     watch.start()
     stack.push_async_callback(watch.stop)

@@ -110,7 +110,9 @@ class Settings(BaseSettings):
         le=86400,
     )
     postgres_folder: HomePath = setting(
-        lambda: home("postgres"), "storage.postgresql.folder", "Data of the service's own PostgreSQL."
+        lambda: home("postgres"),
+        "storage.postgresql.folder",
+        "Data of the service's own PostgreSQL; for root, whom PostgreSQL refuses, below `/var/lib/afterimage`.",
     )
     min_pool_size: int = setting(2, "storage.postgresql.min_pool_size", "Connections kept open.", ge=0, le=1000)
     max_pool_size: int = setting(

@@ -3,6 +3,7 @@
 import asyncio
 import json
 import re
+import shutil
 import signal
 import socket
 import subprocess
@@ -11,6 +12,7 @@ from pathlib import Path
 
 import pytest
 
+from app.store.embedded import EmbeddedPostgres
 from tests.conftest import execute
 from tests.processes import DEADLINE_SECONDS, afterimage, environment, get, post, serving
 from tests.source_files import entry, write_ai_afterimage
@@ -177,3 +179,13 @@ def test_missing_rights_are_one_line_of_every_command(home: Path, database_for_p
         assert done.returncode != 0
         [line] = [line for line in done.stderr.splitlines() if not line.startswith("{")]
         assert "GRANT CREATE ON SCHEMA public TO poor" in line, command
+
+
+def test_the_log_tells_where_the_data_of_its_own_server_really_is(home: Path) -> None:
+    variables = {"AFTERIMAGE_BACKEND": "postgresql", "AFTERIMAGE_LOG_LEVEL": "info"}
+    where = EmbeddedPostgres(home / ".afterimage" / "postgres").home
+    with serving(home, **variables) as (_, process):
+        assert process.stderr is not None
+        line = next(line for line in process.stderr if "the service's own PostgreSQL runs" in line)
+    assert json.loads(line)["folder"] == str(where)
+    shutil.rmtree(where)

@@ -182,6 +182,12 @@ async def test_a_server_of_its_own_runs_afterwards_as_it_did_before(checks: Exam
         shutil.rmtree(server.home)
 
 
+async def test_a_file_in_place_of_the_folder_of_its_own_server_is_wrong(checks: Examination) -> None:
+    found = await checks(postgres_folder="/dev/null")
+    assert found["folders"].verdict is Verdict.WRONG
+    assert "mend: set AFTERIMAGE_POSTGRES_FOLDER" in found["folders"].text
+
+
 @pytest.fixture
 async def file(tmp_path: Path) -> Path:
     """A file of the SQLite store with a memory, closed."""

@@ -1,7 +1,6 @@
 """The checks of the machine: the model, the folders, the disk."""
 
 import importlib.util
-import os
 import shutil
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -9,7 +8,9 @@ from pathlib import Path
 from app.doctor.check import Check
 from app.embedding import hashing, minilm
 from app.errors import StartupError, UnavailableError
+from app.folders import nearest, refuse_unwritable
 from app.settings import Settings
+from app.store.embedded import EmbeddedPostgres
 
 LEAST_FREE_BYTES = 500 * 1024**2
 
@@ -24,15 +25,6 @@ def check_machine(settings: Settings) -> Iterator[Check]:
             yield Check.passed(name, examine(settings))
         except (StartupError, UnavailableError, OSError) as error:
             yield Check.failed(name, error)
-
-
-def refuse_unwritable(folder: Path, variable: str) -> None:
-    """Raises StartupError if files cannot be made in the folder, or the folder itself cannot be made."""
-    found = _existing(folder)
-    if not found.is_dir():
-        raise StartupError(f"{folder} cannot be made, {found} is not a folder; set {variable} to another place")
-    if not os.access(found, os.W_OK | os.X_OK):
-        raise StartupError(f"{found} may not be written; chmod u+rwx {found}, or set {variable} to another place")
 
 
 def _model(settings: Settings) -> str:
@@ -84,17 +76,17 @@ def _folders(settings: Settings) -> str:
     refuse_unwritable(settings.spool_folder, "AFTERIMAGE_SPOOL_FOLDER")
     if minilm.is_named(settings.embedding_model):
         refuse_unwritable(settings.models_folder, "AFTERIMAGE_MODELS_FOLDER")
-    if settings.runs_own_postgres and os.geteuid() != 0:
+    if settings.runs_own_postgres:
         refuse_unwritable(settings.postgres_folder, "AFTERIMAGE_POSTGRES_FOLDER")
     return f"{settings.spool_folder} may be written"
 
 
 def _disk_space(settings: Settings) -> str:
-    folders = {_existing(settings.spool_folder)}
+    folders = {nearest(settings.spool_folder)}
     if settings.backend == "sqlite":
-        folders.add(_existing(settings.sqlite_path))
+        folders.add(nearest(settings.sqlite_path))
     elif settings.runs_own_postgres:
-        folders.add(_existing(settings.postgres_folder))
+        folders.add(nearest(EmbeddedPostgres(settings.postgres_folder).home))
     free = {folder: shutil.disk_usage(folder).free for folder in folders}
     fullest = min(free, key=lambda folder: free[folder])
     text = f"{free[fullest] // MEBIBYTE:,} MiB free at {fullest}"
@@ -103,8 +95,3 @@ def _disk_space(settings: Settings) -> str:
             f"{text}, {LEAST_FREE_BYTES // MEBIBYTE} MiB are the least; find what fills it: du -xhd 1 {fullest}"
         )
     return text
-
-
-def _existing(path: Path) -> Path:
-    """The path, or the nearest folder above it that is there."""
-    return next(place for place in (path.absolute(), *path.absolute().parents) if os.path.lexists(place))

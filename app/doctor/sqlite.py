@@ -7,8 +7,8 @@ from contextlib import closing
 from pathlib import Path
 
 from app.doctor.check import Check
-from app.doctor.machine import refuse_unwritable
 from app.errors import StartupError
+from app.folders import refuse_unwritable
 from app.store import migrate
 from app.store.sqlite.connections import TABLES, refuse_foreign
 

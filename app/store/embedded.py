@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import BinaryIO
 
 from app.errors import StartupError
+from app.folders import refuse_unwritable
 
 if sys.platform != "win32":
     import fcntl
@@ -25,7 +26,7 @@ class EmbeddedPostgres:
     """
 
     def __init__(self, folder: Path, version: int = 18) -> None:
-        self.home = Path(os.path.realpath(folder))
+        self._folder = self.home = Path(os.path.realpath(folder))
         if sys.platform != "win32" and os.geteuid() == 0:
             self.home = SYSTEM_FOLDER / hashlib.sha256(os.fsencode(self.home)).hexdigest()[:12]
         self._version = version
@@ -42,6 +43,7 @@ class EmbeddedPostgres:
                 "the service has no PostgreSQL of its own on Windows: "
                 "set AFTERIMAGE_PG_HOST or AFTERIMAGE_DATABASE_URL to a server"
             )
+        refuse_unwritable(self._folder, "AFTERIMAGE_POSTGRES_FOLDER")  # root's too, who keeps nothing in it
         try:
             return self._start()
         except OSError as error:

@@ -366,10 +366,17 @@ def test_data_of_another_major_version_is_refused(folder: Path) -> None:
         EmbeddedPostgres(folder, version=16).start()
 
 
+@pytest.mark.parametrize("name", ["file", "file/below"])
+def test_a_file_in_place_of_the_folder_is_refused(tmp_path: Path, name: str) -> None:
+    (tmp_path / "file").touch()
+    with pytest.raises(StartupError, match=r"/file is not a folder; set AFTERIMAGE_POSTGRES_FOLDER"):
+        EmbeddedPostgres(tmp_path / name).start()
+
+
 @not_as_root
 def test_a_folder_that_cannot_be_written_is_named(tmp_path: Path) -> None:
     tmp_path.chmod(0o500)
-    with pytest.raises(StartupError, match=f"cannot use {tmp_path}/postgres .*Permission denied.*: mend that"):
+    with pytest.raises(StartupError, match=f"{tmp_path} may not be written; chmod .*AFTERIMAGE_POSTGRES_FOLDER"):
         EmbeddedPostgres(tmp_path / "postgres").start()
 
 
