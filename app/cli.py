@@ -4,7 +4,7 @@ import gc
 import json
 import sys
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from contextlib import AsyncExitStack
 from dataclasses import asdict
 from pathlib import Path
@@ -13,7 +13,7 @@ from uuid import UUID
 
 import typer
 
-from app.errors import AfterImageError, ConflictError, StartupError
+from app.errors import AfterImageError, ConflictError, InvalidInputError, StartupError
 
 if TYPE_CHECKING:  # each command imports what it needs: none waits for what the others need
     from app.access import Key
@@ -84,6 +84,7 @@ def migrate(
     from app.serving import run
 
     settings = _settings(quiet=True)
+    _refuse_empty([project])
     options = ImportOptions(project, validate=validate, dry_run=dry_run, batch_size=batch_size)
     job = run(_migrate(settings, sqlite.expanduser().resolve(), options))
     sys.exit(0 if job else 1)
@@ -122,6 +123,7 @@ def export(
     from app.serving import run
 
     settings = _settings(quiet=True)
+    _refuse_empty(project)
     failed = run(_export(settings, sqlite.expanduser().resolve(), project, overwrite=force))
     sys.exit(1 if failed else 0)
 
@@ -138,6 +140,7 @@ async def _export(settings: "Settings", path: Path, projects: list[str] | None, 
     began = time.monotonic()
     async with AsyncExitStack() as stack:
         store = await open_store(settings, settings.embedding_model, stack)
+        await _name_unknown(store, projects)
         run = ExportRun(store, path, projects, overwrite=overwrite)
         await Audit(store.keys).note(None, "export.start", None, file=path.name, projects=projects)
         await export_report.follow(run)
@@ -262,16 +265,19 @@ def search(
     limit: Annotated[int | None, typer.Option(min=1, max=100, help="Hits at most.")] = None,
 ) -> None:
     """Searches the store and prints the hits, best first."""
-    from app.main import open_searches
+    from app.main import open_searches, open_store
     from app.models import Scope
     from app.search import SearchMode
     from app.serving import run
 
     settings = _settings(quiet=True)
+    _refuse_empty(project)
 
     async def find() -> None:
         async with AsyncExitStack() as stack:
-            searches = await open_searches(settings, stack)
+            store = await open_store(settings, settings.embedding_model, stack)
+            await _name_unknown(store, project)
+            searches = await open_searches(settings, store, stack)
             hits = await searches.search(
                 SearchMode(mode),
                 query,
@@ -285,6 +291,20 @@ def search(
                 print("\n".join(f"       {line}" for line in memory.new_code.splitlines()[:5]))
 
     run(find())
+
+
+def _refuse_empty(projects: Sequence[str | None] | None) -> None:
+    if "" in (projects or ()):
+        raise InvalidInputError("--project is empty; name a project, or leave the option out")
+
+
+async def _name_unknown(store: "Store", projects: Sequence[str] | None) -> None:
+    """Says which of the projects hold nothing; misspelt, most likely."""
+    from app.models import Scope
+
+    for project in projects or ():
+        if not await store.memories.page(Scope(projects=[project]), 1, None):
+            print(f"afterimage: the project {project!r} holds no memories", file=sys.stderr)
 
 
 def _settings(*, quiet: bool = False, **arguments: Any) -> "Settings":

@@ -165,13 +165,8 @@ async def open_services(settings: Settings, stack: AsyncExitStack, *, decides_mo
     )
 
 
-async def open_searches(settings: Settings, stack: AsyncExitStack) -> Searches:
-    """Opens what a search needs and nothing that works in the background; the stack closes it.
-
-    Raises:
-        StartupError: says in one line what is wrong and how to mend it.
-    """
-    store = await open_store(settings, settings.embedding_model, stack)
+async def open_searches(settings: Settings, store: Store, stack: AsyncExitStack) -> Searches:
+    """What a search needs, and nothing that works in the background; the stack closes it."""
     models = _models(settings, store)
     stack.push_async_callback(models.stop)
     await models.open()

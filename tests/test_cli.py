@@ -139,6 +139,8 @@ WRONG = {
         {"AFTERIMAGE_BACKEND": "postgresql", "AFTERIMAGE_PG_HOST": "::1"},
         "systemctl start postgresql), or check AFTERIMAGE_PG_HOST",
     ),
+    "a host that nobody knows": ({"AFTERIMAGE_HOST": "999.1.1.1"}, "the host 999.1.1.1 is unknown"),
+    "a host that is another": ({"AFTERIMAGE_HOST": "192.0.2.1"}, "192.0.2.1 is no address of this machine; set --host"),
     "a wrong value": ({"AFTERIMAGE_MAX_POOL_SIZE": "many"}, "AFTERIMAGE_MAX_POOL_SIZE is 'many'"),
     "an unknown backend": ({"AFTERIMAGE_BACKEND": "mysql"}, "'postgresql' or 'sqlite'"),
     "a missing settings file": ({"AFTERIMAGE_CONFIG": "/nowhere.yaml"}, "/nowhere.yaml"),
@@ -189,3 +191,19 @@ def test_the_log_tells_where_the_data_of_its_own_server_really_is(home: Path) ->
         line = next(line for line in process.stderr if "the service's own PostgreSQL runs" in line)
     assert json.loads(line)["folder"] == str(where)
     shutil.rmtree(where)
+
+
+def test_an_empty_project_is_refused(home: Path, tmp_path: Path) -> None:
+    for command in (["migrate", "--sqlite", "a.db"], ["export", "--sqlite", str(tmp_path / "b.db")], ["search", "x"]):
+        done = afterimage(home, *command, "--project", "")
+        assert (done.returncode, done.stdout) == (1, "")
+        assert done.stderr == "afterimage: --project is empty; name a project, or leave the option out\n"
+
+
+def test_a_project_without_memories_is_named(home: Path, tmp_path: Path) -> None:
+    source = write_ai_afterimage(tmp_path / "memory.db", [entry(1)])
+    afterimage(home, "migrate", "--sqlite", str(source), "--project", "real")
+    for command in (["export", "--sqlite", str(tmp_path / "out.db")], ["search", "x", "--mode", "fts"]):
+        done = afterimage(home, *command, "--project", "nope", "--project", "real")
+        assert done.returncode == 0
+        assert done.stderr == "afterimage: the project 'nope' holds no memories\n"

@@ -132,6 +132,41 @@ def test_a_hashing_model_has_a_size(size: int, monkeypatch: pytest.MonkeyPatch) 
     assert dimensions_of(load_settings().embedding_model) == size
 
 
+@pytest.mark.parametrize(
+    "url",
+    [
+        "postgresql://u:p@db/name",
+        "postgresql://u:p@db:5999/name",
+        "postgresql://u:p@db1:1,db2,[fd00::1],[fd00::1]:65535/name",
+        "postgresql://u@/name?host=%2Frun%2Fpostgresql&port=5432,5433",
+        "postgresql:///name",
+        "postgresql://db:1",
+    ],
+)
+def test_a_url_may_name_ports(url: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("AFTERIMAGE_DATABASE_URL", url)
+    assert load_settings().connection_parameters == {"dsn": url}
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        "postgresql://u:hunter2@db:5999x/name",
+        "postgresql://u:hunter2@db1:1,[fd00::1]:65536/name",
+        "postgresql://u:hunter2@db1/name?port=x",
+        "postgresql://u:hunter2/more@db1/name",
+        "postgresql://u:some@hunter2:more@db1/name",
+    ],
+)
+def test_a_port_in_the_url_that_is_none_is_refused_without_the_password(
+    url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("AFTERIMAGE_DATABASE_URL", url)
+    with pytest.raises(StartupError, match=r"AFTERIMAGE_DATABASE_URL is .hidden.: .* from 1 to 65535") as caught:
+        load_settings()
+    assert "hunter2" not in str(caught.value)
+
+
 def test_pool_sizes_must_fit_each_other(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("AFTERIMAGE_MIN_POOL_SIZE", "20")
     with pytest.raises(StartupError, match="must not exceed AFTERIMAGE_MAX_POOL_SIZE"):
