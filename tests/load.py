@@ -34,7 +34,7 @@ async def ask(
     """Sends a request and reads the answer: status, headers, body."""
     content = json.dumps(body).encode()
     writer.write(
-        f"POST {path} HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\n"
+        f"POST {path} HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\n"
         f"Content-Length: {len(content)}\r\n\r\n".encode()
         + content
     )

@@ -60,8 +60,8 @@ async def answers(port: int, *parts: bytes, pause_seconds: float = 0.0) -> bytes
         writer.close()
 
 
-HEAD = b"POST / HTTP/1.1\r\nHost: x\r\n"
-LAST = b"GET / HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n"
+HEAD = b"POST / HTTP/1.1\r\nHost: localhost\r\n"
+LAST = b"GET / HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n"
 
 
 @pytest.mark.parametrize("begin", [HEAD + b"X-A: ", b"GET /", HEAD + b"X-"])

@@ -26,7 +26,7 @@ WRITERS = 8
 CYCLES = effort(1, full=20)
 
 HALF_A_REQUEST = (
-    b"POST /v1/memories HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\nContent-Length: 99\r\n\r\n{"
+    b"POST /v1/memories HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\nContent-Length: 99\r\n\r\n{"
 )
 
 

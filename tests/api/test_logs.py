@@ -64,8 +64,12 @@ async def break_inserts(settings: Settings) -> None:
         await execute(settings.database_url.get_secret_value(), statement)
         return
     trigger = f"CREATE TRIGGER none BEFORE INSERT ON memories BEGIN SELECT RAISE(ABORT, '{MARKER}'); END"
-    with closing(sqlite3.connect(settings.sqlite_path)) as connection:
-        connection.execute(trigger)
+
+    def create() -> None:
+        with closing(sqlite3.connect(settings.sqlite_path)) as connection:
+            connection.execute(trigger)
+
+    await asyncio.to_thread(create)  # another writer may have to go on first
 
 
 async def test_no_line_holds_code_a_query_or_a_key(
