@@ -21,33 +21,59 @@ PAUSE_FACTOR = 20
 log = structlog.get_logger(__name__)
 
 
-class BacklogRate:
-    """By how much a backlog falls in a second, over the last minute at most.
-
-    Counted are memories without a vector, then long ones without those of their pieces. What is counted is the whole
-    installation's, so it does not matter which processes make the vectors.
-    """
+class Fall:
+    """By how much a number falls in a second, over the last minute at most."""
 
     def __init__(self) -> None:
-        self._counting: tuple[str, bool] | None = None
         self._seen: deque[tuple[float, int]] = deque()
 
-    def note(self, at: float, model: str, backlog: Backlog) -> None:
-        """Adds what was seen at a time, in seconds of any clock; begins anew if the backlog is another or has grown."""
-        counting = (model, backlog.pending > 0)
-        left = backlog.pending or backlog.pieces_pending
-        if counting != self._counting or left == 0 or left > self._seen[-1][1]:
+    def note(self, at: float, left: int) -> None:
+        """Adds what was seen at a time, in seconds of any clock; begins anew if nothing is left or there is more."""
+        if left == 0 or (self._seen and left > self._seen[-1][1]):
             self._seen.clear()
-        self._counting = counting
         self._seen.append((at, left))
         while at - self._seen[0][0] > WINDOW_SECONDS:
             self._seen.popleft()
 
     @property
     def rate(self) -> float | None:
-        """Memories a second; None where nothing is left, or none became fewer."""
+        """None where nothing is left, or it did not become less."""
         (began, before), (ended, left) = (self._seen[0], self._seen[-1]) if self._seen else ((0, 0), (0, 0))
         return (before - left) / (ended - began) if left and before > left else None
+
+
+class BacklogRate:
+    """How fast the backlog falls: memories without a vector, and long ones without those of their pieces.
+
+    A long memory takes many times as long as a short one, so each kind is counted for itself. What is counted is the
+    whole installation's, so it does not matter which processes make the vectors.
+    """
+
+    def __init__(self) -> None:
+        self._model: str | None = None
+        self._whole = Fall()
+        self._pieces = Fall()
+
+    def note(self, at: float, model: str, backlog: Backlog) -> None:
+        """Adds what was seen at a time, in seconds of any clock; begins anew if the model is another."""
+        if model != self._model:
+            self._model, self._whole, self._pieces = model, Fall(), Fall()
+        self._whole.note(at, backlog.pending)
+        self._pieces.note(at, backlog.pieces_pending)
+
+    @property
+    def rate(self) -> float | None:
+        """Memories a second, of those without a vector if these became fewer, else of the long ones; else None."""
+        return self._whole.rate or self._pieces.rate
+
+    def seconds_left(self, pending: int, pieces_pending: int) -> float | None:
+        """How long it takes until nothing is left; None where that is unknown of either kind."""
+        seconds = 0.0
+        for left, rate in ((pending, self._whole.rate), (pieces_pending, self._pieces.rate)):
+            if left and rate is None:
+                return None
+            seconds += left / rate if rate else 0
+        return seconds
 
 
 class EmbeddingProgress:
@@ -85,15 +111,16 @@ class EmbeddingProgress:
 
         The rate is that of all projects together: who asks for some does not learn how much there is in others.
         """
-        left = found.pending or found.pieces_pending
+        pending, pieces_pending = found.pending, found.pieces_pending
         if used.changing:
             backlog = await self._embeddings.backlog(used.target, projects)
-            left = backlog.pending or backlog.pieces_pending
+            pending, pieces_pending = backlog.pending, backlog.pieces_pending
             index = await self._embeddings.index_stats(used.target)
             change = ModelChangeStats(used.target, backlog.pending, backlog.failed, backlog.pieces_pending, index)
             found = replace(found, change=change)
-        if projects is None and left and (rate := self._rate.rate):
-            found = replace(found, rate=round(rate, 1), seconds_left=round(left / rate, 1))
+        if projects is None and (pending or pieces_pending) and (rate := self._rate.rate):
+            seconds = self._rate.seconds_left(pending, pieces_pending)
+            found = replace(found, rate=round(rate, 1), seconds_left=None if seconds is None else round(seconds, 1))
         return found
 
     async def _run(self) -> None:

@@ -99,13 +99,14 @@ def describe(status: EmbeddingStatus) -> str:
 
 def _pace(status: EmbeddingStatus) -> str:
     embedding = status.embedding
-    if embedding.rate is not None and embedding.seconds_left is not None:
-        return f"{embedding.rate:g} memories a second, {_span(embedding.seconds_left)} left"
+    if embedding.rate is not None:
+        left = "time left unknown" if embedding.seconds_left is None else f"{_span(embedding.seconds_left)} left"
+        return f"{embedding.rate:g} memories a second, {left}"
     if status.is_complete:
         return "Nothing is left to be made."
     return (
-        f"Nothing was made in {WATCHED_SECONDS:g} s: no service runs on this store, its model does not load (its log "
-        "and /readyz say why), or it waits before it tries again."
+        f"What is pending did not become less in {WATCHED_SECONDS:g} s: no service runs on this store, its model does "
+        "not load (its log and /readyz say why), it waits before it tries again, or as much came as was made."
     )
 
 

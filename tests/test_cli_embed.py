@@ -1,9 +1,15 @@
 """`afterimage embed`: how far the vectors are, and why some could not be made."""
 
+import asyncio
+import re
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
+import pytest
+
 from app.embedding_status import describe, restart, status_of
+from app.models import MAX_WHOLE_CHARACTERS, Piece
+from app.store.embedding_protocol import PieceVector
 from app.store.protocol import Store
 from tests.conftest import MODEL
 from tests.memories import NOON, minutes, new, vector
@@ -11,8 +17,8 @@ from tests.processes import afterimage
 from tests.source_files import entry, write_ai_afterimage
 
 NOT_MOVING = (
-    "Nothing was made in 3 s: no service runs on this store, its model does not load (its log and /readyz say why), or "
-    "it waits before it tries again."
+    "What is pending did not become less in 3 s: no service runs on this store, its model does not load (its log and "
+    "/readyz say why), it waits before it tries again, or as much came as was made."
 )
 
 
@@ -54,6 +60,18 @@ async def test_a_change_names_both_models_and_why_vectors_could_not_be_made(stor
         "",
         NOT_MOVING,
     ]
+
+
+@pytest.mark.parametrize("whole", [0, 2])
+async def test_pieces_that_were_made_meanwhile_count(store: Store, whole: int) -> None:
+    long = [new(vector(1), new_code="x = 1\n" * MAX_WHOLE_CHARACTERS) for _ in range(3)]
+    await store.memories.add([*long, *(new() for _ in range(whole))], NOON)
+    watching = asyncio.create_task(status_of(store, MODEL, watched_seconds=1))
+    await asyncio.sleep(0.5)
+    await store.embeddings.save_pieces(MODEL, long[0].memory.key, [PieceVector(Piece(1, 2), vector(1))])
+    pace = describe(await watching).splitlines()[-1]
+    left = "time left unknown" if whole else "[23] s left"
+    assert re.fullmatch(rf"\S+ memories a second, {left}", pace)
 
 
 async def test_a_restart_queues_what_was_given_up_and_what_is_missing(store: Store) -> None:

@@ -44,6 +44,28 @@ def test_pieces_count_once_no_whole_memory_is_left() -> None:
     assert rate.rate == 4
 
 
+def rate_at(*seen: Backlog) -> BacklogRate:
+    rate = BacklogRate()
+    for at, backlog in enumerate(seen):
+        rate.note(at, MODEL, backlog)
+    return rate
+
+
+def test_pieces_count_while_some_memories_without_a_vector_stay() -> None:
+    assert rate_at(Backlog(0, 0, 1426), Backlog(64, 0, 1389), Backlog(64, 0, 1142)).rate == 142
+
+
+def test_the_time_left_counts_both_kinds_each_at_its_rate() -> None:
+    assert rate_at(Backlog(100, 0, 50), Backlog(50, 0, 48)).seconds_left(50, 48) == 1 + 24
+    assert rate_at(Backlog(0, 0, 50), Backlog(0, 0, 48)).seconds_left(0, 48) == 24
+    assert rate_at(Backlog(100, 0, 0), Backlog(50, 0, 0)).seconds_left(50, 0) == 1
+
+
+def test_the_time_left_is_unknown_while_one_kind_does_not_fall() -> None:
+    assert rate_at(Backlog(100, 0, 1000), Backlog(50, 0, 1159)).seconds_left(50, 1159) is None
+    assert rate_at(Backlog(64, 0, 50), Backlog(64, 0, 48)).seconds_left(64, 48) is None
+
+
 def test_another_model_begins_anew() -> None:
     rate = BacklogRate()
     rate.note(0, MODEL, Backlog(100, 0, 0))

@@ -61,12 +61,18 @@ class EmbeddingStats:
     rate: Annotated[
         float | None,
         Field(
-            description="Vectors of memories a second: by how much `pending` (of the next model during a change; then "
-            "`pieces_pending`) has fallen in the last minute, whichever processes made them. Null where nothing is "
-            "pending, where it does not fall, and where only some projects are asked for."
+            description="Vectors of memories a second: by how much `pending` (of the next model during a change), or "
+            "else `pieces_pending`, has fallen in the last minute, whichever processes made them. Null where nothing "
+            "is pending, where neither falls, and where only some projects are asked for."
         ),
     ] = None
-    seconds_left: Annotated[float | None, Field(description="Until that is 0, at this rate.")] = None
+    seconds_left: Annotated[
+        float | None,
+        Field(
+            description="Until `pending` and `pieces_pending` are 0, each at the rate at which it falls. Null where "
+            "that is not known of both, as while the pieces of long code wait for all memories to have a vector."
+        ),
+    ] = None
     change: Annotated[
         ModelChangeStats | None, Field(description="While the vectors of another model are being made.")
     ] = None
