@@ -142,7 +142,7 @@ class EmbeddingModels:
             if not used.changing:
                 raise
             backlog = await self._embeddings.backlog(used.target, projects)
-            left = backlog.pending + backlog.pieces_pending
+            left = await self._embeddings.missing(used.target, projects) + backlog.pieces_pending
             raise UnavailableError(
                 f"the model {used.active}, whose vectors are searched, cannot be used: {error}; those of "
                 f"{used.target} are being made and then searched, {left} memories are left",

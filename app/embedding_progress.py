@@ -114,9 +114,10 @@ class EmbeddingProgress:
         pending, pieces_pending = found.pending, found.pieces_pending
         if used.changing:
             backlog = await self._embeddings.backlog(used.target, projects)
-            pending, pieces_pending = backlog.pending, backlog.pieces_pending
+            pieces_pending = backlog.pieces_pending
+            pending = await self._embeddings.missing(used.target, projects)
             index = await self._embeddings.index_stats(used.target)
-            change = ModelChangeStats(used.target, backlog.pending, backlog.failed, backlog.pieces_pending, index)
+            change = ModelChangeStats(used.target, pending, backlog.failed, pieces_pending, index)
             found = replace(found, change=change)
         if projects is None and (pending or pieces_pending) and (rate := self._rate.rate):
             seconds = self._rate.seconds_left(pending, pieces_pending)

@@ -45,7 +45,7 @@ async def status_of(store: Store, configured: str, *, watched_seconds: float = W
     progress = EmbeddingProgress(store.embeddings, store.models)
     used = await store.models.get()
     backlog = await store.embeddings.backlog(used.target)
-    if backlog.pending or backlog.pieces_pending:
+    if backlog.pieces_pending or await store.embeddings.missing(used.target):
         await progress.look()
         await asyncio.sleep(watched_seconds)
         await progress.look()

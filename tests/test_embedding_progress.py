@@ -2,6 +2,8 @@
 
 from dataclasses import replace
 
+import pytest
+
 from app.embedding_progress import WINDOW_SECONDS, BacklogRate, EmbeddingProgress
 from app.store.embedding_protocol import Backlog
 from app.store.protocol import Store
@@ -71,6 +73,29 @@ def test_another_model_begins_anew() -> None:
     rate.note(0, MODEL, Backlog(100, 0, 0))
     rate.note(1, "next", Backlog(90, 0, 0))
     assert rate.rate is None
+
+
+@pytest.mark.parametrize("searched_at_once", [False, True])
+async def test_what_lacks_a_vector_of_a_new_model_is_pending_before_it_is_queued(
+    store: Store, searched_at_once: bool
+) -> None:
+    rows = [new(None if searched_at_once else vector(1), project=name) for name in "aab"]
+    await store.memories.add(rows, NOON)
+    used = await store.models.aim("next", NOON, NOON + minutes(1))
+    assert used.changing is not searched_at_once
+    progress = EmbeddingProgress(store.embeddings, store.models)
+
+    async def pending(projects: list[str] | None) -> int:
+        found = (await store.memories.stats(projects, used.active)).embedding
+        told = await progress.complete(found, used, projects)
+        return told.change.pending if told.change else told.pending
+
+    assert [await pending(None), await pending(["a"]), await pending([])] == [3, 2, 0]
+    await store.embeddings.queue_missing("next", NOON)
+    await store.embeddings.postpone("next", [rows[0].memory.key], "no luck", until=None)
+    assert [await pending(None), await pending(["a"]), await pending([])] == [2, 1, 0]
+    await store.embeddings.save("next", {row.memory.key: vector(1) for row in rows[1:]})
+    assert await pending(None) == 0
 
 
 async def test_the_statistics_tell_the_rate_whichever_process_makes_the_vectors(store: Store) -> None:

@@ -79,6 +79,9 @@ class EmbeddingStore(Protocol):
     async def backlog(self, model: str, projects: Sequence[str] | None = None) -> Backlog:
         """What is still to be embedded, in some projects or all."""
 
+    async def missing(self, model: str, projects: Sequence[str] | None = None) -> int:
+        """How many memories lack a vector and were not given up, whether they are queued already or not."""
+
     async def queue_missing(self, model: str, now: datetime) -> int:
         """Queues memories that have no vector of this model, as after a change of the model; answers how many.
 

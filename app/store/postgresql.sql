@@ -350,10 +350,6 @@ SELECT
   ) AS embedded,
   (
     SELECT count(*) FROM embedding_queue
-    WHERE model = :model AND whole AND due_at IS NOT NULL AND (:projects::text[] IS NULL OR project = ANY (:projects))
-  ) AS pending,
-  (
-    SELECT count(*) FROM embedding_queue
     WHERE model = :model AND whole AND due_at IS NULL AND (:projects::text[] IS NULL OR project = ANY (:projects))
   ) AS given_up,
   (
@@ -418,6 +414,19 @@ SELECT
 FROM embedding_queue
 WHERE model = :model
   AND (:projects::text[] IS NULL OR project = ANY (:projects));
+
+-- name: missing_vectors$
+-- How many memories lack a vector of a model and were not given up; those not queued yet are among them.
+SELECT
+  (SELECT count(*) FROM memories WHERE :projects::text[] IS NULL OR project = ANY (:projects))
+  - (
+    SELECT count(*) FROM embeddings
+    WHERE model = :model AND piece = 0 AND (:projects::text[] IS NULL OR project = ANY (:projects))
+  )
+  - (
+    SELECT count(*) FROM embedding_queue
+    WHERE model = :model AND whole AND due_at IS NULL AND (:projects::text[] IS NULL OR project = ANY (:projects))
+  ) AS missing;
 
 -- name: claim_embeddings
 -- Takes due memories off the queue until a time; SKIP LOCKED lets several replicas share the work.

@@ -197,11 +197,6 @@ SELECT
   ) AS embedded,
   (
     SELECT count(*) FROM embedding_queue
-    WHERE model = :model AND whole AND due_at IS NOT NULL
-      AND (:projects IS NULL OR project IN (SELECT value FROM json_each(:projects)))
-  ) AS pending,
-  (
-    SELECT count(*) FROM embedding_queue
     WHERE model = :model AND whole AND due_at IS NULL
       AND (:projects IS NULL OR project IN (SELECT value FROM json_each(:projects)))
   ) AS given_up,
@@ -268,6 +263,22 @@ SELECT
 FROM embedding_queue
 WHERE model = :model
   AND (:projects IS NULL OR project IN (SELECT value FROM json_each(:projects)));
+
+-- name: missing_vectors$
+-- How many memories lack a vector of a model and were not given up; those not queued yet are among them.
+SELECT
+  (
+    SELECT count(*) FROM memories WHERE :projects IS NULL OR project IN (SELECT value FROM json_each(:projects))
+  )
+  - (
+    SELECT count(*) FROM embeddings
+    WHERE model = :model AND piece = 0 AND (:projects IS NULL OR project IN (SELECT value FROM json_each(:projects)))
+  )
+  - (
+    SELECT count(*) FROM embedding_queue
+    WHERE model = :model AND whole AND due_at IS NULL
+      AND (:projects IS NULL OR project IN (SELECT value FROM json_each(:projects)))
+  ) AS missing;
 
 -- name: claim_embeddings
 -- Due memories of the queue; with one writer there is nothing to lock, hold_embeddings moves them on.

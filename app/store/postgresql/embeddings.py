@@ -45,6 +45,12 @@ class PostgresEmbeddings:
         async with self._connections.acquire() as connection:
             return Backlog(**await self._queries.embedding_backlog(connection, model=model, projects=projects))
 
+    async def missing(self, model: str, projects: Sequence[str] | None = None) -> int:
+        """See EmbeddingStore."""
+        async with self._connections.acquire() as connection:
+            count: int = await self._queries.missing_vectors(connection, model=model, projects=projects)
+        return count
+
     async def claim(
         self, model: str, limit: int, now: datetime, until: datetime, *, whole: bool = True
     ) -> list[ClaimedMemory]:

@@ -200,7 +200,7 @@ class PostgresMemories:
             embedding=EmbeddingStats(
                 model=model,
                 dimensions=row["dimensions"],
-                pending=row["pending"],
+                pending=row["total"] - row["embedded"] - row["given_up"],  # also what is not queued yet
                 failed=row["given_up"],
                 pieces_pending=row["pieces_pending"],
                 index=index,

@@ -63,6 +63,12 @@ class SqliteEmbeddings:
             row = await self._queries.embedding_backlog(connection, model=model, projects=projects_json(projects))
         return Backlog(**row)
 
+    async def missing(self, model: str, projects: Sequence[str] | None = None) -> int:
+        """See EmbeddingStore."""
+        async with self._connections.read() as connection:
+            count: int = await self._queries.missing_vectors(connection, model=model, projects=projects_json(projects))
+        return count
+
     async def claim(
         self, model: str, limit: int, now: datetime, until: datetime, *, whole: bool = True
     ) -> list[ClaimedMemory]:
