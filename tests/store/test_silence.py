@@ -11,6 +11,7 @@ import pytest
 
 from app.errors import UnavailableError
 from app.store.postgresql.connections import GRACE_SECONDS, Connections
+from app.store.postgresql.faults import transaction_on
 from tests.faulty_proxy import FaultyProxy
 from tests.servers import socket_folder
 
@@ -55,6 +56,16 @@ async def test_a_transaction_is_given_up_once_and_not_again_for_its_rollback(dat
         with pytest.raises(UnavailableError, match="silent"):
             await work()
         assert time.monotonic() - began < 2 * GIVEN_UP_SECONDS
+
+
+async def test_a_transaction_whose_settings_are_refused_is_ended(database: str) -> None:
+    async with proxied(database) as (_, pool):
+        for _ in range(6):  # more than there are connections
+            async with pool.acquire() as connection:
+                with pytest.raises(asyncpg.UndefinedObjectError):
+                    async with transaction_on(connection, "BEGIN; SET LOCAL no_such_setting = 1"):
+                        pytest.fail("it must not begin")
+                assert not connection.is_in_transaction()
 
 
 async def test_a_statement_that_its_caller_gives_up_leaves_its_answer_to_nobody(database: str) -> None:

@@ -44,8 +44,8 @@ async def transaction_on(connection: Any, begin: str = "BEGIN") -> AsyncIterator
 
     `begin` may go on with settings for the transaction: a statement sent alone costs a search some 3 % of its time.
     """
-    await connection.execute(begin)
     try:
+        await connection.execute(begin)
         yield
     except (TimeoutError, asyncio.CancelledError):
         terminate(connection)
