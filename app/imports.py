@@ -139,6 +139,7 @@ class Imports:
         import_id = uuid7()
         with self._spool.removed_unless_taken(import_id) as copy:
             await asyncio.to_thread(snapshot, path, copy)
+            new = await self._new(import_id, path.name, key, options)
             unfinished = await self._imports.running(project, key)
             if unfinished is not None and unfinished.dry_run == options.dry_run:
                 resumed = self._held(await self._take(unfinished.id), path, project)
@@ -147,7 +148,6 @@ class Imports:
                     return resumed
                 await self._imports.finish(resumed.lease, ImportState.CANCELLED, datetime.now(UTC), None, SUPERSEDED)
                 self._spool.remove(unfinished.id)
-            new = await self._new(import_id, path.name, key, options)
             now = datetime.now(UTC)
             return self._held(await self._imports.create(new, now, now + self._limits.lease_time), path, project)
 

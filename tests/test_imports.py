@@ -230,6 +230,19 @@ async def test_an_interrupted_import_of_what_has_changed_gives_way_to_a_new_one(
     assert list(imports._limits.spool.glob("*.sqlite*")) == []
 
 
+async def test_an_interrupted_import_is_kept_while_what_stands_in_the_place_of_its_file_is_no_source(
+    store: Store, imports: Imports, source: Path
+) -> None:
+    killed = await imports.begin(source, OPTIONS)
+    await store.imports.hand_back(killed.lease, killed.job.created_at)
+    with closing(sqlite3.connect(source)) as connection, connection:
+        connection.execute("DROP TABLE code_memory")
+    with pytest.raises(SourceError):
+        await imports.begin(source, OPTIONS)
+    assert (await imports.get(killed.job.id, None)).state is ImportState.RUNNING
+    assert [copy.stem for copy in imports._limits.spool.glob("*.sqlite")] == [str(killed.job.id)]
+
+
 async def test_what_was_sent_before_a_lease_was_handed_back_and_comes_later_is_refused(
     store: Store, imports: Imports, source: Path
 ) -> None:
