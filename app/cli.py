@@ -243,12 +243,14 @@ def embed(
 ) -> None:
     """Prints which embedding models are in use, how far their vectors are, and why some could not be made."""
     from app import embedding_status
+    from app.audit import Audit
 
     settings = _settings(quiet=True)
 
     async def look(store: "Store") -> str:
         if restart:
             failed, missing = await embedding_status.restart(store)
+            await Audit(store.keys).note(None, "embed.restart", None, failed=failed, missing=missing)
             print(f"Queued anew: {failed} that were given up, {missing} that were missing.", flush=True)
         if restart and not status:
             return "A running service makes them; afterimage embed --status shows how far it is."

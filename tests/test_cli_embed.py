@@ -2,6 +2,8 @@
 
 import asyncio
 import re
+import sqlite3
+from contextlib import closing
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
@@ -96,3 +98,8 @@ def test_the_commands_work_without_a_service(tmp_path: Path) -> None:
         "Queued anew: 0 that were given up, 0 that were missing.\nModel searched:    hashing\n"
     )
     assert "  Pending:         2," in done.stdout
+    exported = afterimage(tmp_path, "export", "--sqlite", str(tmp_path / "back.db"))
+    assert exported.returncode == 0
+    with closing(sqlite3.connect(tmp_path / ".afterimage" / "afterimage.db")) as connection:
+        noted = [action for (action,) in connection.execute("SELECT action FROM audit ORDER BY id")]
+    assert noted == ["import.start", "embed.restart", "export.start"]
