@@ -11,7 +11,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from app.errors import SecretError
-from app.redaction import RULES, Redaction, SecretsMode, find_secrets, without
+from app.redaction import Redaction, SecretsMode, find_secrets, without
+from app.secret_forms import RULES
 
 ALNUM = string.ascii_letters + string.digits
 UNDERSCORED = ALNUM + "_-"

@@ -7,8 +7,9 @@ from fastapi import APIRouter, Query, Response
 from pydantic import BaseModel, Field
 
 from app.api.deps import Given, Reader, log_projects
+from app.api.fields import Project
 from app.api.problems import responses
-from app.api.schemas import MAX_PROJECTS, Project
+from app.api.schemas import MAX_PROJECTS
 from app.api.stopping import ToldToStop
 from app.embedding.worker import EmbeddingWorker
 from app.errors import UnavailableError

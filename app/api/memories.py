@@ -10,22 +10,13 @@ from fastapi import APIRouter, Query, Request, Response
 from pydantic import TypeAdapter, ValidationError
 
 from app.access import Caller
+from app.api.cursors import encode_cursor, position_from
 from app.api.deps import Given, Reader, Services, Writer, log_projects
+from app.api.fields import Project
 from app.api.idempotency import HEADER_PARAMETER, REPLAYED_HEADER, repeatable, response_of
 from app.api.json_body import described, json_of, parse, read_as
 from app.api.problems import responses, sentences
-from app.api.schemas import (
-    BatchIn,
-    BatchOut,
-    BatchResult,
-    ListQuery,
-    MemoryIn,
-    MemoryPage,
-    Project,
-    RoughBatchIn,
-    encode_cursor,
-    position_from,
-)
+from app.api.schemas import BatchIn, BatchOut, BatchResult, ListQuery, MemoryIn, MemoryPage, RoughBatchIn
 from app.drafts import Added, AddStatus, Draft
 from app.errors import ForbiddenError, InvalidInputError
 from app.models import EmbeddingStatus, Memory, StoredMemory

@@ -1,38 +1,24 @@
 """What clients send and get, with the limits of each field and an example that works."""
 
-import base64
-import binascii
-import json
 import math
-import re
-from datetime import UTC, datetime
 from typing import Annotated, Any, Literal, Self
 from uuid import UUID
 
 import numpy as np
 from pydantic import (
-    AfterValidator,
-    AwareDatetime,
     BaseModel,
-    BeforeValidator,
     ConfigDict,
     FailFast,
     Field,
-    StringConstraints,
-    TypeAdapter,
-    model_validator,
 )
-from pydantic_core import PydanticCustomError
 
 from app.access import AuditEntry, Key, KeyScope
+from app.api.fields import Body, Code, FilePath, Finite, Name, Project, Text, Time
 from app.drafts import Added, AddStatus, Draft
 from app.embedding.worker import EmbeddingWorker
 from app.errors import InvalidInputError, UnavailableError
 from app.models import (
-    MAX_NAME_CHARACTERS,
     MAX_PATH_CHARACTERS,
-    MAX_PROJECT_CHARACTERS,
-    MAX_TEXT_BYTES,
     Export,
     Finding,
     Hit,
@@ -42,87 +28,13 @@ from app.models import (
     Vector,
 )
 from app.search import SearchMode
-from app.store.protocol import Position
 
 MAX_BATCH = 1000
 MAX_PAGE = 1000
 MAX_QUERY_CHARACTERS = 100_000
 MAX_PROJECTS = 100
-MAX_EXTRA_FIELDS = 10
 MAX_DIMENSIONS = 16_000
 """The most that a vector of pgvector has."""
-
-_RFC3339 = re.compile(r"\d{4}-\d\d-\d\d[Tt ]\d\d:")
-
-
-def _storable(text: str) -> str:
-    """PostgreSQL's text cannot hold NUL; both stores refuse it, so that a move between them loses nothing."""
-    at = text.find("\0")
-    if at >= 0:
-        raise PydanticCustomError("nul", "must not contain a NUL character, found one at character {at}", {"at": at})
-    try:
-        text.encode()
-    except UnicodeEncodeError as error:
-        raise PydanticCustomError(
-            "surrogate", "must not contain half a surrogate pair, found one at character {at}", {"at": error.start}
-        ) from None
-    return text
-
-
-def _fits(text: str) -> str:
-    size = len(text.encode())
-    if size > MAX_TEXT_BYTES:
-        raise PydanticCustomError(
-            "text_too_long",
-            "must have at most {limit} bytes of UTF-8, has {size}",
-            {"limit": MAX_TEXT_BYTES, "size": size},
-        )
-    return text
-
-
-def _rfc3339(sent: Any) -> Any:
-    """Nothing but a date and a time in words: pydantic would take a number for seconds, or for milliseconds."""
-    if isinstance(sent, datetime) or (isinstance(sent, str) and _RFC3339.match(sent)):
-        return sent
-    raise PydanticCustomError("time_format", "must be a time with its zone, such as 2026-05-01T12:00:00Z")
-
-
-def _utc(time: datetime) -> datetime:
-    try:
-        return time.astimezone(UTC)
-    except OverflowError:
-        raise PydanticCustomError("time_out_of_range", "must lie in the years 1 to 9999 UTC") from None
-
-
-Time = Annotated[AwareDatetime, BeforeValidator(_rfc3339), AfterValidator(_utc)]
-Storable = AfterValidator(_storable)
-Text = Annotated[str, Storable, AfterValidator(_fits)]
-Code = Annotated[str, StringConstraints(min_length=1), Storable, AfterValidator(_fits)]
-Project = Annotated[str, StringConstraints(min_length=1, max_length=MAX_PROJECT_CHARACTERS), Storable]
-Name = Annotated[str, StringConstraints(min_length=1, max_length=MAX_NAME_CHARACTERS), Storable]
-FilePath = Annotated[str, StringConstraints(min_length=1, max_length=MAX_PATH_CHARACTERS), Storable]
-Finite = Annotated[float, Field(allow_inf_nan=False, strict=True)]
-
-
-class Body(BaseModel):
-    """What is common to all bodies: a misspelt field is an error, not silence."""
-
-    model_config = ConfigDict(extra="forbid")
-
-    @model_validator(mode="before")
-    @classmethod
-    def _has_no_more_fields(cls, sent: Any) -> Any:
-        """One error instead of a million: `extra` names each field that it does not know."""
-        if isinstance(sent, dict) and len(sent) > MAX_EXTRA_FIELDS + len(cls.model_fields):
-            raise PydanticCustomError(
-                "too_many_fields",
-                "must have no other fields than {known}, has {count}",
-                {
-                    "known": ", ".join(field.alias or name for name, field in cls.model_fields.items()),
-                    "count": len(sent),
-                },
-            )
-        return sent
 
 
 class MemoryIn(Body):
@@ -415,36 +327,3 @@ class AuditPage(BaseModel):
 
     items: list[AuditEntry]
     next_cursor: Annotated[str | None, Field(description="For the next page; null on the last.")]
-
-
-_TIME: TypeAdapter[datetime] = TypeAdapter(Time)
-_PROJECT: TypeAdapter[str] = TypeAdapter(Project)
-
-
-def encode_cursor(*parts: object) -> str:
-    """A place as an opaque text."""
-    return base64.urlsafe_b64encode(json.dumps([str(part) for part in parts]).encode()).decode().rstrip("=")
-
-
-def decode_cursor(cursor: str, parts: int) -> list[str]:
-    """The parts of a place.
-
-    Raises:
-        InvalidInputError: this is not one of our cursors.
-    """
-    try:
-        decoded = json.loads(base64.urlsafe_b64decode(cursor + "=" * (-len(cursor) % 4)))
-    except (binascii.Error, ValueError):
-        decoded = None
-    if not isinstance(decoded, list) or len(decoded) != parts or not all(isinstance(part, str) for part in decoded):
-        raise InvalidInputError(f"cursor: must be the next_cursor of an earlier page, got {cursor[:80]!r}")
-    return decoded
-
-
-def position_from(cursor: str) -> Position:
-    """The place in the list of memories that a cursor stands for."""
-    timestamp, project, memory_id = decode_cursor(cursor, 3)
-    try:
-        return Position(_TIME.validate_python(timestamp), _PROJECT.validate_python(project), UUID(memory_id))
-    except ValueError:
-        raise InvalidInputError(f"cursor: must be the next_cursor of an earlier page, got {cursor[:80]!r}") from None

@@ -7,7 +7,7 @@ from uuid import UUID, uuid4
 import httpx
 import pytest
 
-from app.api.schemas import encode_cursor
+from app.api.cursors import encode_cursor
 
 CODE = "def parse_header(line):\n\treturn line.partition(':')  # é 😀\r\n"
 
