@@ -8,13 +8,12 @@ import re
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Annotated, Any, Literal
-from urllib.parse import parse_qs, urlsplit
 
 import yaml
 from pydantic import AfterValidator, Field, SecretStr, ValidationError, model_validator
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
 
-from app.addresses import Addresses
+from app.addresses import Addresses, ServerURL
 from app.errors import StartupError
 
 ENV_PREFIX = "AFTERIMAGE_"
@@ -35,9 +34,8 @@ UNUSED_YAML_KEYS = frozenset(
 HomePath = Annotated[Path, AfterValidator(Path.expanduser)]
 
 
-HASHING = re.compile(r"hashing-[1-9]\d{0,3}")
-PORT = re.compile(r"(\[[^\]]*\]|[^:]*):?")
-"""What stands before it: a host, or an IPv6 address in brackets, and a colon."""
+HASHING = re.compile(r"hashing(?:-([1-9]\d{0,3}))?")
+"""Names of the models that hash words to N numbers."""
 DEVICE = re.compile(r"cpu|mps|cuda(:\d+)?")
 
 
@@ -61,24 +59,6 @@ def possible_model(name: str) -> str:
     if name.startswith("hashing-") and not HASHING.fullmatch(name):
         raise ValueError("should be hashing-N with an N from 1 to 9999")
     return name
-
-
-def with_ports(url: SecretStr) -> SecretStr:
-    """A URL in which whatever stands in the place of a port is one.
-
-    Raises:
-        ValueError: it is none; the message does not repeat it, as it may be a part of the password.
-    """
-    parts = urlsplit(url.get_secret_value())
-    user, at, servers = parts.netloc.partition("@")  # the first one ends the password for asyncpg, too
-    found = [PORT.sub("", server, count=1) for server in (servers if at else user).split(",")]
-    found += parse_qs(parts.query).get("port", [""])[-1].split(",")
-    if any(port and not (port.isdecimal() and 0 < int(port) < 65536) for port in found):
-        raise ValueError(
-            "what stands behind the host should be a port from 1 to 65535; in a password write %40 for @, %2F for /, "
-            "%3A for : and %3F for ?"
-        )
-    return url
 
 
 def setting(default: Any, yaml_key: str, description: str, **limits: Any) -> Any:
@@ -113,7 +93,7 @@ class Settings(BaseSettings):
     pg_database: str = setting("afterimage", "storage.postgresql.database", "Database on that server.", min_length=1)
     pg_user: str = setting("afterimage", "storage.postgresql.user", "Role on that server.", min_length=1)
     pg_password: SecretStr | None = setting(None, "storage.postgresql.password", "Password of that role.")
-    database_url: Annotated[SecretStr, AfterValidator(with_ports)] | None = setting(
+    database_url: ServerURL | None = setting(
         None,
         "storage.postgresql.connection_string",
         "`postgresql://user:password@host:port/database`; wins over the parts.",

@@ -5,10 +5,10 @@ from hashlib import blake2b
 import numpy as np
 from numpy.typing import NDArray
 
+from app.settings import HASHING
+
 MODEL = "hashing"
 DIMENSIONS = 384
-
-NAME = re.compile(r"hashing(?:-([1-9]\d{0,3}))?")
 
 WORD = re.compile(r"\w+")
 PART_BOUNDARY = re.compile(r"_+|(?<=[a-z])(?=[A-Z])|(?<=[A-Z])(?=[A-Z][a-z])|(?<=\D)(?=\d)|(?<=\d)(?=\D)")
@@ -49,7 +49,7 @@ class HashingEmbedder:
 
 def dimensions_of(model: str) -> int | None:
     """The dimensions of `hashing`, or of `hashing-N`; None if the model is another."""
-    found = NAME.fullmatch(model)
+    found = HASHING.fullmatch(model)
     if found is None:
         return None
     return int(found[1]) if found[1] else DIMENSIONS
