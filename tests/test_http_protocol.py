@@ -35,7 +35,6 @@ async def port(monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[int]:
     monkeypatch.setattr(http_protocol, "SILENCE_SECONDS", SILENCE_SECONDS)
     config = uvicorn.Config(length_of_body, port=0, http=BoundedProtocol, lifespan="off", log_config=None)
     server = uvicorn.Server(config)
-    server.install_signal_handlers = lambda: None  # type: ignore[attr-defined]
     task = asyncio.create_task(server._serve())
     while not server.started:
         await asyncio.sleep(0.01)
