@@ -41,6 +41,7 @@ from app.store.sqlite import SqliteStore
 from app.store.sqlite.alone import alone_on
 from app.sweep import Sweep
 from app.vector_index import VectorIndexUpkeep
+from app.word_index import WordIndexUpkeep
 
 DESCRIPTION = """
 A memory server for coding agents: every edit is kept verbatim, and found again by words, by meaning, or by both.
@@ -143,6 +144,9 @@ async def open_services(settings: Settings, stack: AsyncExitStack, *, decides_mo
     upkeep = VectorIndexUpkeep(store.embeddings, store.models)
     upkeep.start()
     stack.push_async_callback(upkeep.stop)
+    word_index = WordIndexUpkeep(store.memories)
+    word_index.start()
+    stack.push_async_callback(word_index.stop)
     frequencies = Frequencies(store.memories)
     frequencies.start()
     stack.push_async_callback(frequencies.stop)

@@ -273,6 +273,14 @@ UPDATE word_totals
 SET words = (SELECT coalesce(sum(ndoc), 0) FROM word_frequencies WHERE project = :project)
 WHERE project = :project;
 
+-- name: merge_words
+-- GIN keeps new entries in a list that every search reads through until they are merged; only its owner may ask for that.
+SELECT gin_clean_pending_list('memories_by_words') AS pages
+FROM pg_class
+WHERE oid = 'memories_by_words'::regclass
+  AND pg_has_role(relowner, 'USAGE')
+  AND pg_try_advisory_xact_lock(:lock);
+
 -- name: search_vectors
 -- Exact search over whole projects, which reads the narrow table alone. `+ 0` keeps an approximate index out of it.
 SELECT e.project, e.memory_id AS id, e.first_line, e.last_line, 1 - (e.embedding <=> :vector::halfvec) AS score

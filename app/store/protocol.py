@@ -115,6 +115,13 @@ class MemoryStore(Protocol):
         may do it at once.
         """
 
+    async def merge_words(self) -> int:
+        """Merges the words of new memories into their index; answers how many pages of 8 KiB held them until then.
+
+        Without it `search_words` reads those pages one after the other. It does nothing while another process is at it,
+        or where the store's role does not own the index, which is then left to autovacuum.
+        """
+
     async def search_vectors(
         self, scope: Scope, vector: Vector, model: str, limit: int, words: QueryWords = NO_WORDS
     ) -> list[Match]:

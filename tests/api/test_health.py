@@ -20,6 +20,13 @@ async def test_life_is_told_without_the_database(client: httpx.AsyncClient, appl
     assert (await client.get("/livez")).json() == {"status": "ok"}
 
 
+async def test_all_background_work_runs_while_the_application_does(application: FastAPI) -> None:
+    assert application
+    names = {task.get_name() for task in asyncio.all_tasks()}
+    assert names >= {"embedding", "embed-fresh", "embed-queued", "exports", "imports"}
+    assert names >= {"embedding-progress", "sweep", "vector-index", "word-frequencies", "word-index"}
+
+
 async def test_every_route_is_described_and_every_body_has_an_example(application: FastAPI) -> None:
     document = application.openapi()
     for path, methods in document["paths"].items():

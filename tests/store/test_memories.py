@@ -188,6 +188,14 @@ async def test_any_number_of_processes_may_count_words_at_once(store: Store) -> 
     assert len(await store.memories.search_words(EVERYWHERE, query_words("value"), 100)) == 50
 
 
+async def test_new_words_are_found_before_and_after_they_are_merged(store: Store) -> None:
+    await store.memories.add([new(new_code=f"value = {number}") for number in range(50)], NOON)
+    for _ in range(2):
+        assert len(await store.memories.search_words(EVERYWHERE, query_words("value"), 100)) == 50
+        await asyncio.gather(*(store.memories.merge_words() for _ in range(4)))
+    assert await store.memories.merge_words() == 0
+
+
 async def test_path_and_context_are_searched(store: Store) -> None:
     by_path = new(file_path="billing/invoice.py", new_code="x")
     by_context = new(context="Round the totals", new_code="y", file_path="z.py")

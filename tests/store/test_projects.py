@@ -23,7 +23,8 @@ ANY_VECTOR = {"begin_models", "aim_models"}
 """Of which model there are vectors at all, in whatever project."""
 
 WITHOUT = {
-    "postgresql": INSTALLATION | MODELS | ANY_VECTOR,
+    # Whatever words are new in the index.
+    "postgresql": INSTALLATION | MODELS | ANY_VECTOR | {"merge_words"},
     # Words of rows that a statement with the project has named; how frequent a word is in the whole file.
     "sqlite": INSTALLATION | MODELS | ANY_VECTOR | {"delete_words", "word_frequencies"},
 }

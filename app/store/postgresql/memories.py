@@ -158,6 +158,10 @@ class PostgresMemories:
         """See MemoryStore."""
         return await self._words.refresh()
 
+    async def merge_words(self) -> int:
+        """See MemoryStore."""
+        return await self._words.merge()
+
     async def search_vectors(
         self, scope: Scope, vector: Vector, model: str, limit: int, words: QueryWords = NO_WORDS
     ) -> list[Match]:

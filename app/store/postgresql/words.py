@@ -36,6 +36,9 @@ HALF_SCORE = 0.365
 # The planner takes words that it does not know for common ones, and a scan that unpacks every row for cheap.
 BEGIN = "BEGIN READ ONLY; SET LOCAL enable_seqscan = off; SET LOCAL enable_indexscan = off"
 
+MERGE_LOCK = 0x61667465776F7264
+"""Key of the advisory lock under which words are merged: "afteword"."""
+
 MAX_COUNTED = 50_000
 """Memories of a project whose words are counted; of more, a part that stands for all."""
 
@@ -85,6 +88,11 @@ class PostgresWords:
         for row in stale:
             await self._refresh_project(row["project"], row["memories"], row["counted"])
         return len(stale)
+
+    async def merge(self) -> int:
+        """See MemoryStore.merge_words."""
+        async with self._connections.acquire() as connection:
+            return sum([row["pages"] async for row in self._queries.merge_words(connection, lock=MERGE_LOCK)])
 
     async def _refresh_project(self, project: str, memories: int, counted: int) -> None:
         every = -(-memories // MAX_COUNTED) or 1

@@ -166,6 +166,10 @@ class SqliteMemories:
         """See MemoryStore: FTS5 counts with each write."""
         return 0
 
+    async def merge_words(self) -> int:
+        """See MemoryStore: FTS5 merges with each write."""
+        return 0
+
     async def copies(self, scope: Scope, keys: Sequence[MemoryKey]) -> dict[MemoryKey, Copies]:
         """See MemoryStore."""
         async with self._connections.read() as connection:
