@@ -140,7 +140,7 @@ class Imports:
         with self._spool.removed_unless_taken(import_id) as copy:
             await asyncio.to_thread(snapshot, path, copy)
             new = await self._new(import_id, path.name, key, options)
-            unfinished = await self._imports.running(project, key)
+            unfinished = await self._imports.running(project, key, self._spool.id)
             if unfinished is not None and unfinished.dry_run == options.dry_run:
                 resumed = self._held(await self._take(unfinished.id), path, project)
                 if await self._is_the_same(unfinished, copy, options):
@@ -287,6 +287,7 @@ class Imports:
             source_size_bytes=copy.stat().st_size,
             source_format=source_format,
             spool=self._spool.id,
+            spool_folder=self._spool.place,
             validate=options.validate,
             dry_run=options.dry_run,
             batch_size=options.batch_size or self._limits.batch_size,

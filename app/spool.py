@@ -3,6 +3,7 @@
 import asyncio
 import hashlib
 import os
+import socket
 import time
 from collections.abc import AsyncIterator, Iterator
 from contextlib import contextmanager, suppress
@@ -28,6 +29,11 @@ class Spool:
             OSError: it cannot be made or written.
         """
         self.id = await asyncio.to_thread(self._identify)
+
+    @property
+    def place(self) -> str:
+        """The folder and its machine, for people."""
+        return f"{self._folder} on {socket.gethostname()}"
 
     def copy(self, import_id: UUID) -> Path:
         """Where the copy lies, or will."""

@@ -208,6 +208,24 @@ async def test_the_same_command_goes_on_with_an_import_whose_process_was_killed(
     assert await killed.run(claimed) is None
 
 
+async def test_the_same_file_is_imported_although_the_copy_of_a_killed_process_is_out_of_reach(
+    store: Store, tmp_path: Path, source: Path
+) -> None:
+    elsewhere = tmp_path / "elsewhere"
+    elsewhere.mkdir()
+    killed = await (await opened(store, elsewhere)).begin(source, OPTIONS)
+    await store.imports.begin_stage(killed.lease, ImportStage.MIGRATING, killed.job.created_at, 35)
+    here = await opened(store, tmp_path)
+    with pytest.raises(ConflictError):
+        await here.begin(source, OPTIONS)
+    await store.imports.hand_back(killed.lease, killed.job.created_at)
+    assert (await run(here, source)).counts.migrated == 35
+    waiting = await here.get(killed.job.id, None)
+    assert waiting.state is ImportState.QUEUED
+    assert str(elsewhere / "spool") in str(waiting.notes)
+    assert (await here.cancel(killed.job.id, None)).state is ImportState.CANCELLED
+
+
 @pytest.mark.parametrize("change", ["rows", "options"])
 async def test_an_interrupted_import_of_what_has_changed_gives_way_to_a_new_one(
     store: Store, imports: Imports, source: Path, change: str

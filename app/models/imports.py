@@ -89,8 +89,9 @@ class Validation:
 class NewImport:
     """What is asked of an import.
 
-    `source_key` is the same for the same file, `spool` identifies the folder that holds the private copy. With
-    `keep_projects` the memories of this service's own files stay in their projects. Vectors of `model` are kept.
+    `source_key` is the same for the same file, `spool` identifies the folder that holds the private copy, which
+    `spool_folder` names for people. With `keep_projects` the memories of this service's own files stay in their
+    projects. Vectors of `model` are kept.
     """
 
     id: UUID
@@ -101,6 +102,7 @@ class NewImport:
     source_size_bytes: int
     source_format: str
     spool: UUID
+    spool_folder: str
     validate: bool
     dry_run: bool
     batch_size: int
@@ -127,7 +129,13 @@ class Import:
     finished_at: datetime | None
     elapsed_seconds: float
     error: Annotated[str | None, Field(description="Why it failed.")]
-    notes: Annotated[str | None, Field(description="What the source holds that has no place here.")]
+    notes: Annotated[
+        str | None,
+        Field(
+            description="What the source holds that has no place here; while the import is queued anew because its "
+            "process has ended, what it waits for."
+        ),
+    ]
 
 
 class FindingKind(StrEnum):

@@ -662,20 +662,21 @@ LIMIT 1;
 -- Begins an import: queued, or running right away under a lease of the caller's.
 INSERT INTO imports (
   project, id, state, stage, keep_projects, source_name, source_key, source_size_bytes, source_format, spool, validate,
-  dry_run, batch_size, model, created_at, started_at, token, lease_until
+  dry_run, batch_size, spool_folder, model, created_at, started_at, token, lease_until
 )
 VALUES (
   :project, :id, :state, 'snapshot', :keep_projects, :source_name, :source_key, :source_size_bytes, :source_format,
-  :spool, :validate, :dry_run, :batch_size, :model, :now, :started_at, 1, :until
+  :spool, :validate, :dry_run, :batch_size, :spool_folder, :model, :now, :started_at, 1, :until
 )
 RETURNING *;
 
 -- name: running_import^
--- The import of a file that is running or queued; the oldest.
+-- The import of a file that is running or queued, with its copy in a spool folder; the oldest.
 SELECT *
 FROM imports
 WHERE project = :project
   AND source_key = :source_key
+  AND spool = :spool
   AND state IN ('queued', 'running')
 ORDER BY created_at, id
 LIMIT 1;
@@ -703,17 +704,35 @@ FROM imports
 WHERE state = :state
   AND (:projects::text[] IS NULL OR project = ANY (:projects));
 
+-- name: requeue_imports!
+-- Puts imports whose process is gone back into the queue, so that they are in nobody's way, and ends those that were to
+-- stop. The token stays: it goes on with the next claim, and until then nothing that is sent for them is taken.
+UPDATE imports
+SET state = CASE WHEN cancel_requested THEN 'cancelled' ELSE 'queued' END,
+    finished_at = CASE WHEN cancel_requested THEN :now::timestamptz END,
+    lease_until = NULL,
+    notes = CASE
+      WHEN NOT cancel_requested THEN
+        'its process has ended, and it waits for a service with the spool folder '
+        || coalesce(spool_folder, 'of id ' || spool::text)
+        || ' (AFTERIMAGE_SPOOL_FOLDER), where its copy of the source is; if there is none any more, cancel it and start '
+        || 'it again: what is stored already will be skipped'
+    END
+WHERE state = 'running'
+  AND lease_until < :now::timestamptz;
+
 -- name: claim_import^
--- Takes the oldest import of a spool folder that nobody works on, unless one of the same file is running.
+-- Takes the oldest import of a spool folder in the queue, unless one of the same file is running.
 UPDATE imports AS i
 SET state = 'running',
     token = i.token + 1,
     lease_until = :until,
-    started_at = coalesce(i.started_at, :now)
+    started_at = coalesce(i.started_at, :now),
+    notes = NULL
 FROM (
   SELECT c.project, c.id
   FROM imports AS c
-  WHERE (c.state = 'queued' OR (c.state = 'running' AND c.lease_until < :now))
+  WHERE c.state = 'queued'
     AND c.spool = :spool
     AND (:only::uuid IS NULL OR c.id = :only)
     AND NOT EXISTS (

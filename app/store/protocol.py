@@ -183,8 +183,8 @@ class ImportStore(Protocol):
     async def create(self, new: NewImport, now: datetime, until: datetime | None) -> ClaimedImport | None:
         """Queues an import, or begins it under a lease until then; None if one of the same file is running."""
 
-    async def running(self, project: str, source_key: str) -> Import | None:
-        """The oldest import of a file that has not ended."""
+    async def running(self, project: str, source_key: str, spool: UUID) -> Import | None:
+        """The oldest import of a file that has not ended and has its copy in this spool folder."""
 
     async def get(self, import_id: UUID, projects: Sequence[str] | None) -> Import | None:
         """One import."""
@@ -198,7 +198,8 @@ class ImportStore(Protocol):
     async def claim(self, spool: UUID, now: datetime, until: datetime, only: UUID | None) -> ClaimedImport | None:
         """Takes the oldest import of a spool folder that is queued or whose lease has run out.
 
-        Imports of a file of which another import is running are passed over; `only` names the one to take.
+        Imports of a file of which another import is running are passed over; `only` names the one to take. Those of
+        other spool folders whose lease has run out go back into the queue, and wait there in nobody's way.
         """
 
     async def renew(self, lease: Lease, until: datetime) -> bool:

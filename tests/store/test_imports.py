@@ -24,6 +24,7 @@ from tests.conftest import MODEL
 from tests.memories import NOON, minutes, new
 
 SPOOL = UUID(int=1)
+OTHER_SPOOL = UUID(int=2)
 LATER = NOON + minutes(1)
 
 
@@ -37,6 +38,7 @@ def wanted(**fields: Any) -> NewImport:
         source_size_bytes=4096,
         source_format="AI-AfterImage 0.8",
         spool=SPOOL,
+        spool_folder="/spool on one",
         validate=True,
         dry_run=False,
         batch_size=10,
@@ -109,6 +111,46 @@ async def test_an_expired_lease_is_taken_over_and_the_old_one_can_write_no_more(
         with pytest.raises(LeaseLostError):
             await attempt
     assert await store.memories.find(row.memory.id, None) == []
+
+
+async def test_an_import_whose_process_is_gone_is_in_nobodys_way_and_tells_what_it_waits_for(store: Store) -> None:
+    gone = await begun(store)
+    await store.imports.save_batch(gone.lease, batch(new()), NOON, dry_run=False)
+    other = wanted(spool=OTHER_SPOOL)
+    assert await store.imports.create(other, NOON, None) is not None
+    assert await store.imports.claim(OTHER_SPOOL, LATER, LATER, None) is None
+    claimed = await store.imports.claim(OTHER_SPOOL, LATER + minutes(1), LATER + minutes(2), None)
+    assert claimed is not None
+    assert claimed.job.id == other.id
+    waiting = await store.imports.get(gone.job.id, None)
+    assert waiting is not None
+    assert (waiting.state, waiting.progress.processed) == (ImportState.QUEUED, 1)
+    assert "/spool on one (AFTERIMAGE_SPOOL_FOLDER)" in str(waiting.notes)
+    with pytest.raises(LeaseLostError):
+        await store.imports.renew(gone.lease, LATER + minutes(9))
+    assert await store.imports.claim(SPOOL, LATER + minutes(1), LATER + minutes(2), None) is None
+    await store.imports.finish(claimed.lease, ImportState.CANCELLED, LATER, None, None)
+    back = await store.imports.claim(SPOOL, LATER + minutes(1), LATER + minutes(2), None)
+    assert back is not None
+    assert (back.job.id, back.job.progress.processed, back.job.notes) == (gone.job.id, 1, None)
+
+
+async def test_an_import_begins_while_one_of_the_same_file_is_left_without_a_process(store: Store) -> None:
+    gone = await begun(store)
+    assert await store.imports.create(wanted(spool=OTHER_SPOOL), LATER, LATER) is None
+    assert await store.imports.create(wanted(spool=OTHER_SPOOL), LATER + minutes(1), LATER + minutes(2)) is not None
+    waiting = await store.imports.get(gone.job.id, None)
+    assert waiting is not None
+    assert waiting.state is ImportState.QUEUED
+
+
+async def test_an_import_that_was_to_stop_ends_when_its_process_is_gone(store: Store) -> None:
+    gone = await begun(store)
+    await store.imports.cancel(gone.job.id, "default", NOON)
+    assert await store.imports.claim(OTHER_SPOOL, LATER + minutes(1), LATER + minutes(2), None) is None
+    ended = await store.imports.get(gone.job.id, None)
+    assert ended is not None
+    assert (ended.state, ended.finished_at, ended.notes) == (ImportState.CANCELLED, LATER + minutes(1), None)
 
 
 async def test_a_batch_accounts_for_every_row(store: Store) -> None:
@@ -224,7 +266,8 @@ async def test_imports_are_listed_from_new_to_old(store: Store) -> None:
 
 async def test_the_unfinished_import_of_a_file_is_found(store: Store) -> None:
     claimed = await begun(store)
-    found = await store.imports.running("default", "file:/memory.db")
+    found = await store.imports.running("default", "file:/memory.db", SPOOL)
     assert found is not None
     assert found.id == claimed.job.id
-    assert await store.imports.running("default", "file:/other.db") is None
+    assert await store.imports.running("default", "file:/other.db", SPOOL) is None
+    assert await store.imports.running("default", "file:/memory.db", OTHER_SPOOL) is None

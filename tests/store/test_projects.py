@@ -22,11 +22,14 @@ MODELS = {"get_models", "claim_sweep", "renew_sweep"}
 ANY_VECTOR = {"begin_models", "aim_models"}
 """Of which model there are vectors at all, in whatever project."""
 
+ANY_IMPORT = {"requeue_imports"}
+"""Whose lease has run out, in whatever project; it answers nothing."""
+
 WITHOUT = {
     # Whatever words are new in the index.
-    "postgresql": INSTALLATION | MODELS | ANY_VECTOR | {"merge_words"},
+    "postgresql": INSTALLATION | MODELS | ANY_VECTOR | ANY_IMPORT | {"merge_words"},
     # Words of rows that a statement with the project has named; how frequent a word is in the whole file.
-    "sqlite": INSTALLATION | MODELS | ANY_VECTOR | {"delete_words", "word_frequencies"},
+    "sqlite": INSTALLATION | MODELS | ANY_VECTOR | ANY_IMPORT | {"delete_words", "word_frequencies"},
 }
 
 

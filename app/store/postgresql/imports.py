@@ -29,16 +29,18 @@ class PostgresImports:
         """See ImportStore."""
         begin = {"state": ImportState.RUNNING if until else ImportState.QUEUED, "started_at": now if until else None}
         async with self._connections.acquire() as connection:
+            if until:
+                await self._queries.requeue_imports(connection, now=now)
             try:
                 row = await self._queries.create_import(connection, now=now, until=until, **begin, **asdict(new))
             except asyncpg.UniqueViolationError:
                 return None
         return _claimed(row, now)
 
-    async def running(self, project: str, source_key: str) -> Import | None:
+    async def running(self, project: str, source_key: str, spool: UUID) -> Import | None:
         """See ImportStore."""
         async with self._connections.acquire() as connection:
-            row = await self._queries.running_import(connection, project=project, source_key=source_key)
+            row = await self._queries.running_import(connection, project=project, source_key=source_key, spool=spool)
         return import_from(row, datetime.now(UTC)) if row else None
 
     async def get(self, import_id: UUID, projects: Sequence[str] | None) -> Import | None:
@@ -62,6 +64,7 @@ class PostgresImports:
     async def claim(self, spool: UUID, now: datetime, until: datetime, only: UUID | None) -> ClaimedImport | None:
         """See ImportStore."""
         async with self._connections.acquire() as connection:
+            await self._queries.requeue_imports(connection, now=now)
             try:
                 row = await self._queries.claim_import(connection, spool=spool, now=now, until=until, only=only)
             except asyncpg.UniqueViolationError:

@@ -40,16 +40,24 @@ class SqliteImports:
             "now": time_text(now),
             "until": time_text(until),
         }
+
+        async def work(connection: aiosqlite.Connection) -> Any:
+            if until:
+                await self._queries.requeue_imports(connection, now=time_text(now))
+            return await self._queries.create_import(connection, **values)
+
         try:
-            row = await self._connections.write(lambda connection: self._queries.create_import(connection, **values))
+            row = await self._connections.write(work)
         except sqlite3.IntegrityError:
             return None
         return _claimed(row, now)
 
-    async def running(self, project: str, source_key: str) -> Import | None:
+    async def running(self, project: str, source_key: str, spool: UUID) -> Import | None:
         """See ImportStore."""
         async with self._connections.read() as connection:
-            row = await self._queries.running_import(connection, project=project, source_key=source_key)
+            row = await self._queries.running_import(
+                connection, project=project, source_key=source_key, spool=str(spool)
+            )
         return _import_from(row, datetime.now(UTC)) if row else None
 
     async def get(self, import_id: UUID, projects: Sequence[str] | None) -> Import | None:
@@ -80,7 +88,12 @@ class SqliteImports:
             "until": time_text(until),
             "only": str(only) if only else None,
         }
-        row = await self._connections.write(lambda connection: self._queries.claim_import(connection, **values))
+
+        async def work(connection: aiosqlite.Connection) -> Any:
+            await self._queries.requeue_imports(connection, now=time_text(now))
+            return await self._queries.claim_import(connection, **values)
+
+        row = await self._connections.write(work)
         return _claimed(row, now) if row else None
 
     async def renew(self, lease: Lease, until: datetime) -> bool:
