@@ -8,11 +8,10 @@ from datetime import UTC, datetime, timedelta
 from functools import partial
 from pathlib import Path
 
-import numpy as np
 import structlog
-from numpy.typing import NDArray
 
 from app.errors import AfterImageError, InvalidInputError, LeaseLostError, SecretError, SourceError, UnavailableError
+from app.first_rows import FirstRows
 from app.languages import language_of
 from app.logs import describe
 from app.models import (
@@ -23,6 +22,7 @@ from app.models import (
     ImportStage,
     ImportState,
     Memory,
+    MemoryKey,
     NewMemory,
     Reject,
     SourceRow,
@@ -32,7 +32,7 @@ from app.models import (
 from app.own_thread import OwnThread
 from app.redaction import Redaction
 from app.sources import BEFORE_ALL, Reader
-from app.store.classify import differences
+from app.store.classify import stored_otherwise
 from app.store.embedding_protocol import EmbeddingStore, ModelStore
 from app.store.protocol import ClaimedImport, ImportBatch, ImportStore, MemoryStore
 from app.tokens import document_words
@@ -79,6 +79,7 @@ class ImportRun:
         self._models = models
         self._model: str | None = None
         self._lease_time = lease_time
+        self._first_rows: FirstRows | None = None
         self._thread = OwnThread("import")
 
     async def run(self) -> Import | None:
@@ -137,12 +138,18 @@ class ImportRun:
             count = reader.count
             if self._job.stage is ImportStage.SNAPSHOT:
                 await self._begin(ImportStage.READING, count)
-            if await self._pass(reader, ImportStage.MIGRATING, count, self._migrate):
+            if await self._migrate_all(reader, count):
                 return None
             validates = self._job.validate and not self._job.dry_run
             if validates and await self._pass(reader, ImportStage.VALIDATING, count, self._validate):
                 return None
             return await self._thread.run(partial(_unmapped, reader))
+
+    async def _migrate_all(self, reader: Reader, count: int) -> bool:
+        if not self._job.dry_run:
+            return await self._pass(reader, ImportStage.MIGRATING, count, self._migrate)
+        async with self._thread.opened(FirstRows) as self._first_rows:
+            return await self._pass(reader, ImportStage.MIGRATING, count, self._migrate)
 
     def _open(self) -> Reader:
         if not self._copy.exists():
@@ -159,6 +166,8 @@ class ImportRun:
             return False
         self._stage = stage
         resumed = await self._begin(stage, count)
+        if resumed is not None and self._first_rows is not None:
+            await self._meet_again(reader, resumed)
         batch = await self._thread.run(partial(self._read, reader, BEFORE_ALL if resumed is None else resumed))
         while batch is not None:
             if await self._imports.renew(self._lease, datetime.now(UTC) + self._lease_time):
@@ -170,6 +179,21 @@ class ImportRun:
                 following = await ahead
             batch = following
         return False
+
+    async def _meet_again(self, reader: Reader, until: int) -> None:
+        """Reads what a dry run read before it was interrupted, to know the ids."""
+        batch = await self._thread.run(partial(self._read, reader, BEFORE_ALL))
+        while batch is not None and batch.last_rowid < until:
+            batch = await self._thread.run(partial(self._read, reader, batch.last_rowid))
+
+    def _earlier(
+        self, first_rows: FirstRows, reader: Reader, after: int, rows: Sequence[tuple[int, NewMemory]]
+    ) -> dict[MemoryKey, Memory]:
+        """Of the keys of these rows, which follow `after`: what came first in the source, if that is before them."""
+        first = first_rows.note([(rowid, row.memory.key) for rowid, row in rows], after)
+        found = {key: reader.rows(rowid - 1, 1)[0] for key, rowid in first.items()}
+        now = datetime.now(UTC)
+        return {key: self._new_memory(row, now).memory for key, row in found.items() if isinstance(row, SourceRow)}
 
     def _read(self, reader: Reader, after: int) -> ImportBatch | None:
         """The next rows, ready to be stored; None at the end. Runs in the thread."""
@@ -187,7 +211,10 @@ class ImportRun:
                 rows.append((row.rowid, self._new_memory(row, now)))
             except SecretError as error:
                 rejects.append(Reject(row.rowid, str(row.id), str(error)))
-        return ImportBatch(rows, rejects, last_rowid=found[-1].rowid, more_fields=reader.more_fields)
+        batch = ImportBatch(rows, rejects, last_rowid=found[-1].rowid, more_fields=reader.more_fields)
+        if self._first_rows is None:
+            return batch
+        return replace(batch, earlier=self._earlier(self._first_rows, reader, after, rows))
 
     def _clean(self, row: SourceRow) -> tuple[SourceRow, int]:
         """The row without secrets, and how many it held; its vector was made of them as well, and goes.
@@ -273,7 +300,9 @@ class ImportRun:
             ours = there is not None and there.import_id == self._job.id  # what is skipped keeps the vector that it has
             if there is None:
                 findings.append(Finding(FindingKind.MISSING, rowid, str(row.memory.id), "it is not stored"))
-            elif problems := _problems(row, there, vectors.get(row.memory.key), batch.more_fields, kept=kept and ours):
+            elif problems := stored_otherwise(
+                row, there, vectors.get(row.memory.key), batch.more_fields, kept=kept and ours
+            ):
                 reason = f"stored with another {', '.join(problems)}"
                 findings.append(Finding(FindingKind.MISMATCHED, rowid, str(row.memory.id), reason))
         kinds = [finding.kind for finding in findings]
@@ -312,17 +341,3 @@ def _unmapped(reader: Reader) -> str:
     with suppress(SourceError):
         return ", ".join(f"{column} of {rows} rows" for column, rows in reader.unmapped.items())
     return ""
-
-
-def _problems(
-    row: NewMemory, there: Memory, vector: NDArray[np.float16] | None, more_fields: Sequence[str], *, kept: bool
-) -> Sequence[str]:
-    """What differs; a vector, where it was kept, is compared at the precision it is stored with."""
-    problems = differences(row.memory, there, more_fields)
-    if (
-        kept
-        and row.vector is not None
-        and (vector is None or not np.array_equal(vector, row.vector.astype(np.float16)))
-    ):
-        problems.append("vector")
-    return problems

@@ -4,6 +4,9 @@ from collections.abc import Mapping, Sequence
 from collections.abc import Set as AbstractSet
 from dataclasses import dataclass
 
+import numpy as np
+from numpy.typing import NDArray
+
 from app.models import Finding, FindingKind, Memory, MemoryKey, NewMemory, Reject
 from app.store.protocol import ImportBatch
 
@@ -62,3 +65,17 @@ def classify(batch: ImportBatch, stored: AbstractSet[MemoryKey], present: Mappin
             skipped += 1
     findings = [Finding(FindingKind.REJECT, reject.rowid, reject.source_id, reject.reason) for reject in rejects]
     return Outcome(migrated, skipped, len(rejects), reembedded, redacted, altered, unusable_vectors, findings)
+
+
+def stored_otherwise(
+    row: NewMemory, there: Memory, vector: NDArray[np.float16] | None, more_fields: Sequence[str], *, kept: bool
+) -> Sequence[str]:
+    """What differs between a row and what is stored for it; a vector that was kept, at the precision of the store."""
+    problems = differences(row.memory, there, more_fields)
+    if (
+        kept
+        and row.vector is not None
+        and (vector is None or not np.array_equal(vector, row.vector.astype(np.float16)))
+    ):
+        problems.append("vector")
+    return problems

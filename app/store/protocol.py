@@ -1,7 +1,7 @@
 """What a store does. Each method is one statement or one transaction; none calls a model or makes a decision."""
 
-from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from datetime import datetime
 from typing import Protocol
 from uuid import UUID
@@ -157,13 +157,15 @@ class ClaimedImport:
 class ImportBatch:
     """The next rows of a source: `rows` can be stored (source rowid first), `rejects` cannot.
 
-    `more_fields` are those of a memory that this source has and others have not.
+    `more_fields` are those of a memory that this source has and others have not; `earlier` is what a dry run would have
+    stored of earlier batches under the same keys.
     """
 
     rows: Sequence[tuple[int, NewMemory]]
     rejects: Sequence[Reject]
     last_rowid: int
     more_fields: tuple[str, ...] = ()
+    earlier: Mapping[MemoryKey, Memory] = field(default_factory=dict)
 
     @property
     def size(self) -> int:

@@ -205,7 +205,7 @@ class SqliteImports:
         """Stores the rows of a batch; a dry run only looks which of them are there."""
         rows = unique(batch.rows)
         if dry_run:
-            present = await self._memories.get_on(connection, rows)
+            present = {**batch.earlier, **await self._memories.get_on(connection, rows)}
             return classify(batch, rows.keys() - present.keys(), present)
         stored = await self._memories.add_on(connection, list(rows.values()), embed_after=now)
         others = [key for key in rows if key not in stored]
