@@ -1,8 +1,11 @@
-"""The HTTP protocol of uvicorn, with bounds on what it does not bound: the head of a request, and silence."""
+"""The HTTP protocol of uvicorn, with bounds on what it does not bound: connections, heads of requests, and silence."""
 
 import asyncio
+import time
 from http import HTTPStatus
+from typing import Any
 
+import structlog
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
 MAX_HEAD_BYTES = 64 * 1024
@@ -11,28 +14,70 @@ MAX_HEAD_BYTES = 64 * 1024
 SILENCE_SECONDS = 30.0
 """How long a client may be silent before its first request, and in the middle of any."""
 
+FAREWELL_SECONDS = 1.0
+"""How long a connection that was refused stays, to hear what it sends: closed before that, it may miss its answer."""
+
+FAREWELLS = 100
+"""So many of them; more are closed at once."""
+
+RETRY_SECONDS = 1
+
+WARNING_SECONDS = 60.0
+"""Between two warnings that connections are refused."""
+
+log = structlog.get_logger(__name__)
+
+
+class Door:
+    """Lets in so many connections at once."""
+
+    def __init__(self, limit: int) -> None:
+        self._limit = limit
+        self._warned_at = -WARNING_SECONDS
+        self.leaving = 0
+
+    def lets_in(self, connections: int) -> bool:
+        """Whether there is room, `connections` counting the new one; a warning is logged now and then if not."""
+        if connections <= self._limit:
+            return True
+        if time.monotonic() - self._warned_at > WARNING_SECONDS:
+            self._warned_at = time.monotonic()
+            log.warning("connections are refused", limit=self._limit, setting="AFTERIMAGE_MAX_CLIENT_CONNECTIONS")
+        return False
+
 
 class BoundedProtocol(HttpToolsProtocol):
     """One connection, which ends when the head of a request does, or the next part of its body is not there in time."""
 
+    _refused = False
     _timer: asyncio.TimerHandle | None = None
     _in_head = False
     _in_message = True  # the first is waited for as well
     _progressed = False
     _unread_bytes = 0
 
+    def __init__(self, door: Door, *uvicorns: Any, **named: Any) -> None:
+        super().__init__(*uvicorns, **named)
+        self._door = door
+
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
-        """Begins to wait for the first request."""
+        """Begins to wait for the first request, or refuses whatever it will be."""
         super().connection_made(transport)
-        self._wait()
+        if self._door.lets_in(len(self.connections)):
+            self._wait()
+        else:
+            self._refuse()
 
     def connection_lost(self, exc: Exception | None) -> None:
         """Waits no longer."""
         self._rest()
+        self._door.leaving -= self._refused
         super().connection_lost(exc)
 
     def data_received(self, data: bytes) -> None:
         """Reads on, unless that has led to nothing for too long."""
+        if self._refused:
+            return
         self._progressed = False
         super().data_received(data)
         self._unread_bytes = 0 if self._progressed else self._unread_bytes + len(data)
@@ -83,9 +128,28 @@ class BoundedProtocol(HttpToolsProtocol):
         """Closes the connection; says why, unless that could be in the middle of another answer."""
         self._rest()
         if self._in_head and (self.cycle is None or self.cycle.response_complete):
-            detail = f"{status.phrase}: {why}"
-            self.transport.write(
-                f"HTTP/1.1 {status.value} {status.phrase}\r\ncontent-type: text/plain; charset=utf-8\r\n"
-                f"content-length: {len(detail)}\r\nconnection: close\r\n\r\n{detail}".encode()
-            )
+            self._answer(status, why)
         self.transport.close()
+
+    def _refuse(self) -> None:
+        """Answers before anything is asked, and counts no longer as a connection of the service."""
+        self._refused = True
+        self._door.leaving += 1
+        self.connections.discard(self)
+        self._answer(HTTPStatus.SERVICE_UNAVAILABLE, "too many connections are open", f"retry-after: {RETRY_SECONDS}")
+        if self._door.leaving > FAREWELLS:
+            self.transport.close()
+        else:
+            self.transport.write_eof()
+            self._timer = self.loop.call_later(FAREWELL_SECONDS, self.transport.close)
+
+    def _answer(self, status: HTTPStatus, why: str, *headers: str) -> None:
+        detail = f"{status.phrase}: {why}"
+        lines = (
+            f"HTTP/1.1 {status.value} {status.phrase}",
+            "content-type: text/plain; charset=utf-8",
+            f"content-length: {len(detail)}",
+            "connection: close",
+            *headers,
+        )
+        self.transport.write("\r\n".join([*lines, "", detail]).encode())

@@ -7,6 +7,7 @@ import socket
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
+from functools import partial
 from types import FrameType
 
 import structlog
@@ -14,7 +15,8 @@ import uvicorn
 from fastapi import FastAPI
 from uvicorn.config import STARTUP_FAILURE
 
-from app.http_protocol import BoundedProtocol
+from app.descriptors import room_for_clients
+from app.http_protocol import BoundedProtocol, Door
 from app.serving import Announced
 from app.settings import Settings
 
@@ -57,7 +59,7 @@ class Server(uvicorn.Server):
             uvicorn.Config(
                 Announced(app, started, failed),
                 lifespan="on",
-                http=BoundedProtocol,
+                http=partial(BoundedProtocol, Door(room_for_clients(settings))),  # type: ignore[arg-type]
                 log_config=None,
                 access_log=False,
                 timeout_keep_alive=KEEP_ALIVE_SECONDS,

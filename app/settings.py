@@ -155,6 +155,9 @@ class Settings(BaseSettings):
         "Largest body; files to import have a limit of their own.",
         ge=1024,
     )
+    max_client_connections: int = setting(
+        1000, "server.max_client_connections", "More connections at once, per process, are answered 503.", ge=1
+    )
     request_timeout_seconds: float = setting(
         60.0, "server.request_timeout_seconds", "A write or a search may take this long.", gt=0, le=3600
     )

@@ -2,15 +2,19 @@
 
 import asyncio
 from collections.abc import AsyncIterator
+from contextlib import AsyncExitStack
+from functools import partial
 from typing import Any
 
 import pytest
 import uvicorn
 
 from app import http_protocol
-from app.http_protocol import MAX_HEAD_BYTES, BoundedProtocol
+from app.http_protocol import FAREWELLS, MAX_HEAD_BYTES, BoundedProtocol, Door
 
 SILENCE_SECONDS = 0.5
+
+LIMIT = 5
 
 Connection = tuple[asyncio.StreamReader, asyncio.StreamWriter]
 
@@ -33,7 +37,8 @@ async def length_of_body(_: Any, receive: Any, send: Any) -> None:
 @pytest.fixture
 async def port(monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[int]:
     monkeypatch.setattr(http_protocol, "SILENCE_SECONDS", SILENCE_SECONDS)
-    config = uvicorn.Config(length_of_body, port=0, http=BoundedProtocol, lifespan="off", log_config=None)
+    protocol: Any = partial(BoundedProtocol, Door(LIMIT))
+    config = uvicorn.Config(length_of_body, port=0, http=protocol, lifespan="off", log_config=None)
     server = uvicorn.Server(config)
     task = asyncio.create_task(server._serve())
     while not server.started:
@@ -102,3 +107,51 @@ async def test_a_client_that_waits_for_leave_to_go_on_gets_it(port: int) -> None
     answer = await answers(port, head, b"body", pause_seconds=SILENCE_SECONDS / 5)
     assert answer.startswith(b"HTTP/1.1 100 ")
     assert answer.endswith(b"4")
+
+
+async def test_connections_beyond_the_limit_are_refused_and_the_others_are_served(port: int) -> None:
+    async with AsyncExitStack() as open_ones:
+        inside = [await connection(port, open_ones) for _ in range(LIMIT)]
+        for sent in (LAST, HEAD, b""):
+            answer = await answers(port, sent)
+            assert answer.startswith(b"HTTP/1.1 503 Service Unavailable\r\n")
+            assert b"\r\nretry-after: 1\r\n" in answer
+        for reader, writer in inside:
+            writer.write(LAST)
+            assert (await reader.read()).startswith(b"HTTP/1.1 200 OK")
+
+
+async def test_who_is_refused_does_not_stay(port: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(http_protocol, "FAREWELL_SECONDS", SILENCE_SECONDS / 5)
+    async with AsyncExitStack() as open_ones:
+        for _ in range(LIMIT):
+            await connection(port, open_ones)
+        refused = [await connection(port, open_ones) for _ in range(2 * FAREWELLS)]
+        for reader, _ in refused:
+            assert (await reader.read()).startswith(b"HTTP/1.1 503 ")
+        while not all([await is_reset(writer) for _, writer in refused]):
+            await asyncio.sleep(0.01)
+
+
+async def test_there_is_room_again_when_connections_end(port: int) -> None:
+    async with AsyncExitStack() as open_ones:
+        for _ in range(LIMIT + 1):
+            await connection(port, open_ones)
+    while not (await answers(port, LAST)).startswith(b"HTTP/1.1 200 OK"):
+        await asyncio.sleep(0.01)
+
+
+async def connection(port: int, open_ones: AsyncExitStack) -> Connection:
+    reader, writer = await asyncio.open_connection("127.0.0.1", port)
+    open_ones.callback(writer.close)
+    return reader, writer
+
+
+async def is_reset(writer: asyncio.StreamWriter) -> bool:
+    """Whether nobody hears any more what is sent."""
+    writer.write(b"x")
+    try:
+        await writer.drain()
+    except ConnectionError:
+        return True
+    return writer.transport.is_closing()
