@@ -2,6 +2,7 @@
 
 import asyncio
 import os
+import re
 import shutil
 import sqlite3
 import subprocess
@@ -148,6 +149,23 @@ async def test_tables_of_another_role_are_wrong_permissions(checks: Examination,
     assert verdicts(found) == ["ok", "ok", "ok", "ok", "ok", "wrong"]
     assert "the tables audit, embedding_models," in found["permissions"].text
     assert "GRANT ALL ON ALL TABLES IN SCHEMA public TO visitor" in found["permissions"].text
+
+
+async def test_tables_that_another_role_owns_are_wrong_until_they_are_given_away(
+    checks: Examination, database: str, visitor: str
+) -> None:
+    await opened(database)
+    await execute(
+        database, "GRANT ALL ON SCHEMA public TO visitor", "GRANT ALL ON ALL TABLES IN SCHEMA public TO visitor"
+    )
+    found = await checks(database_url=visitor)
+    assert verdicts(found) == ["ok", "ok", "ok", "ok", "ok", "wrong"]
+    text = found["permissions"].text
+    assert "does not own all tables of the service" in text
+    command = re.search(r'psql -d \w+ -c "(.*)"', text)
+    assert command
+    await execute(database, command[1])
+    assert verdicts(await checks(database_url=visitor)) == ["ok"] * 6
 
 
 async def test_a_newer_database_is_wrong(checks: Examination, database: str) -> None:

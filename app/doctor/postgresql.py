@@ -95,7 +95,10 @@ async def _migrations(connection: Any) -> str:
 
 
 async def _permissions(connection: Any) -> str:
-    return f"{await rights.refuse_missing(connection)} may create, read and write tables"
+    user = await rights.refuse_missing(connection)
+    if problem := await rights.not_all_owned(connection):
+        raise StartupError(problem)
+    return f"{user} may create, read and write tables, and owns those there are"
 
 
 async def _pool(settings: Settings, connection: Any) -> str:

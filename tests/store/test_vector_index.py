@@ -8,6 +8,7 @@ from typing import Any
 import asyncpg
 import numpy as np
 import pytest
+import structlog
 
 from app.embedding.hashing import HashingEmbedder
 from app.embedding_models import EmbeddingModels
@@ -15,7 +16,7 @@ from app.models import ImportState, Match, Scope, Vector, VectorIndexKind, Vecto
 from app.store.postgresql import PostgresStore, vector_index
 from app.store.postgresql.faults import transaction_on
 from app.vector_index import VectorIndexUpkeep
-from tests.conftest import MODEL, connections, new_database
+from tests.conftest import MODEL, connections, execute, new_database
 from tests.memories import NOON, minutes, new
 from tests.store.test_imports import wanted
 
@@ -228,3 +229,32 @@ async def test_a_change_of_the_model_comes_with_its_index_and_drops_the_former(
         while await names(connection) != [vector_index._name("hashing-100")]:
             await asyncio.sleep(0.01)
     await models.stop()
+
+
+async def test_a_role_that_may_not_build_it_says_so_once_and_searches_go_on(
+    store: PostgresStore, url: str, connection: Any
+) -> None:
+    await execute(
+        url,
+        "DROP ROLE IF EXISTS tenant",
+        "CREATE ROLE tenant LOGIN",
+        "GRANT ALL ON SCHEMA public TO tenant",
+        "GRANT ALL ON ALL TABLES IN SCHEMA public TO tenant",
+    )
+    tenant = PostgresStore(connections(f"{url}&role=tenant"), MODEL, EXACT_LIMIT)
+    await tenant.open()
+    try:
+        upkeep = VectorIndexUpkeep(tenant.embeddings, tenant.models)
+        with structlog.testing.capture_logs() as said:
+            for _ in range(3):
+                await upkeep.look()
+        [warning] = said
+        assert "ALTER TABLE embeddings OWNER TO tenant" in warning["reason"]
+        assert len(await tenant.memories.search_vectors(Scope(), unit_vectors(1)[0], MODEL, 5)) == 5
+        await store.embeddings.ensure_index(MODEL)  # the owner builds it for all
+        await tenant.models.drop_unused_indexes()
+        await upkeep.look()
+        assert await tenant.embeddings.index_stats(MODEL) == READY
+    finally:
+        await tenant.close()
+        await execute(url, "DROP OWNED BY tenant", "DROP ROLE tenant")

@@ -31,6 +31,17 @@ WHERE NOT has_table_privilege(to_regclass(name), needed.privilege)
 """
 """Tables that are not there yet do not count."""
 
+FOREIGN = """
+SELECT string_agg(format('ALTER TABLE %I OWNER TO %I', relname, current_user), ';' ORDER BY relname)
+FROM pg_class
+WHERE oid = ANY (ARRAY(SELECT to_regclass(name) FROM unnest($1::text[]) AS name))
+  AND NOT pg_has_role(relowner, 'USAGE')
+"""
+"""What makes the role the owner of those tables that it does not own, itself or as a member of another.
+
+Without blanks behind the semicolons: the last one that has such stands before what is to be done.
+"""
+
 
 async def refuse_missing(connection: Any) -> str:
     """The name of the role, which may do all that the service does.
@@ -50,6 +61,21 @@ async def refuse_missing(connection: Any) -> str:
             f'psql -d {database} -c "GRANT ALL ON ALL TABLES IN SCHEMA public TO {user}"'
         )
     return str(user)
+
+
+async def not_all_owned(connection: Any) -> str | None:
+    """Says what a role cannot do to whom some of the tables do not belong, and what an administrator must run.
+
+    The service runs all the same: the index of the vectors can be built by another, and new tables are rare.
+    """
+    mend = await connection.fetchval(FOREIGN, TABLES)
+    if mend is None:
+        return None
+    user, database, _ = await connection.fetchrow(RIGHTS)
+    return (
+        f"the role {user} does not own all tables of the service, and so can neither build the index of the vectors "
+        f'nor bring the tables up to date; an administrator must run: psql -d {database} -c "{mend}"'
+    )
 
 
 def not_owner(user: str, reason: str) -> StartupError:

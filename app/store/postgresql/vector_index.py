@@ -12,6 +12,7 @@ from app.errors import UnavailableError
 from app.models import QueryWords, Scope, Vector, VectorIndexKind, VectorIndexState, VectorIndexStats
 from app.store.postgresql.connections import Connections
 from app.store.postgresql.faults import transaction_on
+from app.store.postgresql.rights import not_all_owned
 from app.store.postgresql.words import excluded, required
 
 BUILD_LOCK = 0x61667465_76656374
@@ -75,6 +76,7 @@ FROM pg_class
 WHERE relkind = 'i'
   AND relname LIKE 'embeddings\\_hnsw\\_%'
   AND pg_table_is_visible(oid)
+  AND pg_has_role(relowner, 'USAGE')
   AND relname <> ALL ($1)
 """
 
@@ -128,6 +130,7 @@ class HnswIndex:
         self._connections = connections
         self._exact_limit = exact_limit
         self._dimensions: dict[str, int] = {}
+        self._told: str | None = None
 
     def is_ready(self, model: str) -> bool:
         """True if searches can use the index, as far as this process knows."""
@@ -139,19 +142,26 @@ class HnswIndex:
         Without `build` it only looks whether it is there.
 
         It waits for the end of an import, too: to add rows one by one to an index takes many times as long as to build
-        it of them.
+        it of them. Where the role may not build it, which is logged once, searches go on without.
         """
         async with self._connections.acquire() as connection:
             dimensions = await connection.fetchval(DIMENSIONS, model, self._exact_limit)
             valid = await connection.fetchval(VALID, _name(model))
             importing = await connection.fetchval(IMPORTING)
-        if dimensions is None or dimensions > MAX_DIMENSIONS:
+            forbidden = None if dimensions is None or valid else await not_all_owned(connection)
+        if dimensions is None or dimensions > MAX_DIMENSIONS or forbidden:
             self._dimensions.pop(model, None)
+            self._tell(forbidden)
         elif valid or (build and not importing and await self._build(model, dimensions)):
             self._dimensions[model] = dimensions
         else:
             return False
         return True
+
+    def _tell(self, forbidden: str | None) -> None:
+        if forbidden and forbidden != self._told:
+            log.warning("the index of the vectors cannot be built, and searches read all of them", reason=forbidden)
+        self._told = forbidden
 
     async def drop_all_but(self, models: Sequence[str]) -> None:
         """Drops the indexes of other models; waits for the searches that use them, and keeps nobody waiting.
