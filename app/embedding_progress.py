@@ -83,6 +83,10 @@ class EmbeddingProgress:
         self._embeddings = embeddings
         self._models = models
         self._rate = BacklogRate()
+        self._missing = 0
+        self._missing_until = 0.0
+        self.backlog = Backlog(0, 0, 0)
+        """Of the model that vectors are made for, as the last look has found it, with what is not queued yet."""
         self._task: asyncio.Task[None] | None = None
 
     def start(self) -> None:
@@ -98,11 +102,22 @@ class EmbeddingProgress:
     async def look(self) -> float:
         """Notes how much is left now; answers in how many seconds to look again."""
         began = time.monotonic()
-        model = (await self._models.get()).target
-        backlog = await self._embeddings.backlog(model)
+        used = await self._models.get()
+        backlog = await self._embeddings.backlog(used.target)
         at = time.monotonic()
-        self._rate.note(at, model, backlog)
+        self._rate.note(at, used.target, backlog)
+        missing = await self._not_queued(used) if used.changing else 0
+        self.backlog = replace(backlog, pending=max(backlog.pending, missing))
         return min(max(PAUSE_SECONDS, PAUSE_FACTOR * (at - began)), LONGEST_PAUSE_SECONDS)
+
+    async def _not_queued(self, used: ModelsInUse) -> int:
+        """How many lack a vector, queued or not: it counts all memories, and so not at each look."""
+        began = time.monotonic()
+        if began >= self._missing_until:
+            self._missing = await self._embeddings.missing(used.target)
+            ended = time.monotonic()
+            self._missing_until = ended + PAUSE_FACTOR * (ended - began)
+        return self._missing
 
     async def complete(
         self, found: EmbeddingStats, used: ModelsInUse, projects: Sequence[str] | None

@@ -33,7 +33,7 @@ from app.keys import Keys
 from app.memories import Memories
 from app.ranking import Weights
 from app.redaction import Redaction, SecretsMode
-from app.search import Fusion, Searches
+from app.search import Fusion, Searches, SearchMode
 from app.serving import is_loopback
 from app.settings import Settings, load_settings
 from app.store.protocol import Store
@@ -158,6 +158,7 @@ async def open_services(settings: Settings, stack: AsyncExitStack, *, decides_mo
         settings=settings,
         store=store,
         models=models,
+        progress=progress,
         memories=Memories(store.memories, models, progress, redaction),
         searches=_searches(settings, store, models),
         idempotency=Idempotency(store, models, redaction),
@@ -169,11 +170,12 @@ async def open_services(settings: Settings, stack: AsyncExitStack, *, decides_mo
     )
 
 
-async def open_searches(settings: Settings, store: Store, stack: AsyncExitStack) -> Searches:
-    """What a search needs, and nothing that works in the background; the stack closes it."""
+async def open_searches(settings: Settings, store: Store, stack: AsyncExitStack, mode: SearchMode) -> Searches:
+    """What a search of a mode needs, and nothing that works in the background; the stack closes it."""
     models = _models(settings, store)
-    stack.push_async_callback(models.stop)
-    await models.open()
+    if mode is not SearchMode.FTS:
+        stack.push_async_callback(models.stop)
+        await models.open()
     return _searches(settings, store, models)
 
 

@@ -102,8 +102,10 @@ async def test_the_statistics_tell_the_rate_whichever_process_makes_the_vectors(
     rows = [new(vector(1)) for _ in range(10)]
     await store.memories.add(rows, NOON)
     await store.models.aim("next", NOON, NOON + minutes(1))
-    await store.embeddings.queue_missing("next", NOON)
     progress = EmbeddingProgress(store.embeddings, store.models)
+    await progress.look()
+    assert progress.backlog.pending == 10
+    await store.embeddings.queue_missing("next", NOON)
     await progress.look()
     await store.embeddings.save("next", {row.memory.key: vector(1) for row in rows[:6]})
     await progress.look()

@@ -9,6 +9,7 @@ from fastapi import Depends, Request
 from app.access import Caller, KeyScope
 from app.audit import Audit
 from app.embedding_models import EmbeddingModels
+from app.embedding_progress import EmbeddingProgress
 from app.exports import Exports
 from app.idempotency import Idempotency
 from app.imports import Imports
@@ -27,6 +28,7 @@ class Services:
     settings: Settings
     store: Store
     models: EmbeddingModels
+    progress: EmbeddingProgress
     memories: Memories
     searches: Searches
     idempotency: Idempotency

@@ -118,12 +118,15 @@ def standby_figures(standbys: Sequence[StandbyState]) -> Iterator[Metric]:
 
 async def figures_of_the_store(services: Services) -> list[Metric]:
     """What is the same whichever process tells it."""
-    backlog = await services.store.embeddings.backlog(services.models.used.target)
+    backlog = services.progress.backlog
     imports = GaugeMetricFamily("afterimage_imports", "Imports by state.", labels=["state"])
     for state in ImportState:
         imports.add_metric([state], await services.store.imports.count(state))
     return [
         gauge("embedding_pending", "Memories whose vector is still to be made.", backlog.pending),
+        gauge(
+            "embedding_pieces_pending", "Long memories that lack the vectors of their pieces.", backlog.pieces_pending
+        ),
         gauge("embedding_failed", "Memories whose vector could not be made.", backlog.failed),
         imports,
     ]

@@ -3,6 +3,7 @@
 import asyncio
 import json
 import re
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import httpx
@@ -13,6 +14,7 @@ from tests.api.test_access import bearer
 from tests.api.test_imports import ended
 from tests.api.test_limits import limited, parts
 from tests.api.test_secrets import MEMORY, source
+from tests.memories import new
 
 
 async def samples(client: httpx.AsyncClient, **headers: str) -> dict[tuple[str, ...], float]:
@@ -57,6 +59,15 @@ async def test_the_load_on_each_part_is_told(client: httpx.AsyncClient) -> None:
     assert after[("afterimage_connections_awaited",)] == 0
     assert after[("afterimage_embedding_pending",)] == 0
     assert after["afterimage_imports", "running"] == 0
+
+
+async def test_the_backlog_is_that_of_the_store_whoever_has_queued_it(settings: Settings) -> None:
+    async with limited(settings) as (client, services):
+        later = datetime.now(UTC) + timedelta(hours=1)
+        await services.store.memories.add([new(), new()], later)
+        await services.progress.look()
+        assert (await samples(client))[("afterimage_embedding_pending",)] == 2
+        assert (await samples(client))[("afterimage_embedding_texts_waiting",)] == 0
 
 
 async def test_a_key_for_some_projects_does_not_see_the_numbers_of_all(client: httpx.AsyncClient) -> None:
