@@ -279,7 +279,7 @@ def search(
         async with AsyncExitStack() as stack:
             store = await open_store(settings, settings.embedding_model, stack)
             await _name_unknown(store, project)
-            searches = await open_searches(settings, store, stack)
+            searches = await open_searches(settings, store, stack, SearchMode(mode))
             hits = await searches.search(
                 SearchMode(mode),
                 query,

@@ -47,3 +47,15 @@ def test_a_search_makes_no_vectors_and_takes_no_work_from_a_service(
     else:
         store = PostgresStore(connections(database_for_processes), "hashing")
     assert asyncio.run(due(store)) == COUNT
+
+
+def test_a_search_by_words_needs_no_model(tmp_path: Path) -> None:
+    source = write_ai_afterimage(tmp_path / "memory.db", [entry(1)])
+    settings = {"AFTERIMAGE_EMBEDDING_MODEL": str(tmp_path / "no-model"), "HF_HUB_OFFLINE": "1"}
+    assert afterimage(tmp_path, "migrate", "--sqlite", str(source), **settings).returncode == 0
+    words, meaning = (
+        afterimage(tmp_path, "search", "--mode", mode, "return", **settings) for mode in ("fts", "hybrid")
+    )
+    assert (words.returncode, words.stderr) == (0, "")
+    assert words.stdout
+    assert "no-model" in meaning.stderr
