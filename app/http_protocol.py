@@ -1,4 +1,4 @@
-"""The HTTP protocol of uvicorn, with bounds on what it does not bound: connections, heads of requests, and silence."""
+"""The HTTP protocol of uvicorn, with bounds on what it does not bound: connections, heads of requests, silence."""
 
 import asyncio
 import time
@@ -13,6 +13,9 @@ MAX_HEAD_BYTES = 64 * 1024
 
 SILENCE_SECONDS = 30.0
 """How long a client may be silent before its first request, and in the middle of any."""
+
+UNREAD_SECONDS = 60.0
+"""How long a client may take nothing of an answer that waits for it."""
 
 FAREWELL_SECONDS = 1.0
 """How long a connection that was refused stays, to hear what it sends: closed before that, it may miss its answer."""
@@ -51,6 +54,7 @@ class BoundedProtocol(HttpToolsProtocol):
 
     _refused = False
     _timer: asyncio.TimerHandle | None = None
+    _reading_timer: asyncio.TimerHandle | None = None
     _in_head = False
     _in_message = True  # the first is waited for as well
     _progressed = False
@@ -71,6 +75,8 @@ class BoundedProtocol(HttpToolsProtocol):
     def connection_lost(self, exc: Exception | None) -> None:
         """Waits no longer."""
         self._rest()
+        if self._reading_timer is not None:
+            self._reading_timer.cancel()
         self._door.leaving -= self._refused
         super().connection_lost(exc)
 
@@ -87,6 +93,17 @@ class BoundedProtocol(HttpToolsProtocol):
             self._end(HTTPStatus.REQUEST_HEADER_FIELDS_TOO_LARGE, f"at most {MAX_HEAD_BYTES} bytes are read")
         else:
             self._wait()
+
+    def pause_writing(self) -> None:
+        """The client is slower than the answer: begins to watch that it goes on."""
+        super().pause_writing()
+        self._watch(self.transport.get_write_buffer_size())
+
+    def resume_writing(self) -> None:
+        """It has taken most of it."""
+        super().resume_writing()
+        if self._reading_timer is not None:
+            self._reading_timer.cancel()
 
     def on_message_begin(self) -> None:
         """A request begins."""
@@ -108,6 +125,16 @@ class BoundedProtocol(HttpToolsProtocol):
         self._in_message = False
         self._rest()
         super().on_message_complete()
+
+    def _watch(self, left: int) -> None:
+        self._reading_timer = self.loop.call_later(UNREAD_SECONDS, self._look_again, left)
+
+    def _look_again(self, before: int) -> None:
+        left = self.transport.get_write_buffer_size()
+        if left < before:
+            self._watch(left)
+        else:
+            self.transport.abort()
 
     def _wait(self) -> None:
         self._rest()

@@ -59,6 +59,7 @@ class Server(uvicorn.Server):
             uvicorn.Config(
                 Announced(app, started, failed),
                 lifespan="on",
+                ws="none",
                 http=partial(BoundedProtocol, Door(room_for_clients(settings))),  # type: ignore[arg-type]
                 log_config=None,
                 access_log=False,

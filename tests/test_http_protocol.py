@@ -34,11 +34,26 @@ async def length_of_body(_: Any, receive: Any, send: Any) -> None:
     await send({"type": "http.response.body", "body": text})
 
 
+async def without_end(_: Any, receive: Any, send: Any) -> None:
+    """Answers zeros until the client is gone."""
+    await receive()
+    gone = asyncio.create_task(receive())
+    await send({"type": "http.response.start", "status": 200, "headers": []})
+    while not gone.done():
+        await send({"type": "http.response.body", "body": bytes(65_536), "more_body": True})
+        await asyncio.sleep(0)
+
+
+async def echo(scope: Any, receive: Any, send: Any) -> None:
+    await (without_end if scope["path"] == "/endless" else length_of_body)(scope, receive, send)
+
+
 @pytest.fixture
 async def port(monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[int]:
     monkeypatch.setattr(http_protocol, "SILENCE_SECONDS", SILENCE_SECONDS)
+    monkeypatch.setattr(http_protocol, "UNREAD_SECONDS", SILENCE_SECONDS)
     protocol: Any = partial(BoundedProtocol, Door(LIMIT))
-    config = uvicorn.Config(length_of_body, port=0, http=protocol, lifespan="off", log_config=None)
+    config = uvicorn.Config(echo, port=0, http=protocol, lifespan="off", log_config=None)
     server = uvicorn.Server(config)
     task = asyncio.create_task(server._serve())
     while not server.started:
@@ -139,6 +154,20 @@ async def test_there_is_room_again_when_connections_end(port: int) -> None:
             await connection(port, open_ones)
     while not (await answers(port, LAST)).startswith(b"HTTP/1.1 200 OK"):
         await asyncio.sleep(0.01)
+
+
+async def test_who_does_not_read_the_answer_is_cut_off_and_who_reads_slowly_is_not(port: int) -> None:
+    async with AsyncExitStack() as open_ones:
+        asked = b"GET /endless HTTP/1.1\r\nHost: localhost\r\n\r\n"
+        stalled, slow = [await connection(port, open_ones) for _ in range(2)]
+        for _, writer in (stalled, slow):
+            writer.write(asked)
+        async with asyncio.timeout(20 * SILENCE_SECONDS):
+            while not await is_reset(stalled[1]):
+                assert await slow[0].read(2**20)
+                await asyncio.sleep(SILENCE_SECONDS / 10)
+        assert await slow[0].read(2**20)
+        assert not slow[1].transport.is_closing()
 
 
 async def connection(port: int, open_ones: AsyncExitStack) -> Connection:
