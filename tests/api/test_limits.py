@@ -7,6 +7,7 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
 
+import asyncpg
 import httpx
 import pytest
 
@@ -117,3 +118,52 @@ def test_which_requests_share_a_limit() -> None:
     assert {kind_of("GET", path) for path in ("/v1/memories", "/v1/memories/x", "/v1/stats")} == {Kind.SEARCHES}
     assert kind_of("POST", "/v1/search/hybrid") is Kind.SEARCHES
     assert {kind_of("POST", path) for path in ("/v1/admin/imports", "/metrics")} == {None}
+
+
+async def test_a_statement_that_a_lock_holds_up_is_answered_in_time(database: str, tmp_path: Path) -> None:
+    held = {"database_url": database, "embedding_model": "hashing", "spool_folder": tmp_path, "max_pool_size": 2}
+    async with limited(Settings.model_validate(held), statement_timeout_seconds=0.3) as (client, _):
+        holder = await asyncpg.connect(database)
+        try:
+            async with holder.transaction():
+                await holder.execute("LOCK TABLE memories IN ACCESS EXCLUSIVE MODE")
+                async with asyncio.timeout(10):
+                    write = await client.post("/v1/memories", json=MEMORY)
+                    search = await client.post("/v1/search/fts", json={"query": "x"})
+                for answer in (write, search):
+                    assert (answer.status_code, answer.headers["retry-after"]) == (503, "1")
+                    assert "AFTERIMAGE_STATEMENT_TIMEOUT_SECONDS" in answer.json()["detail"]
+        finally:
+            await holder.close()
+        assert (await client.post("/v1/memories", json=MEMORY)).status_code == 201
+        assert (await client.get("/v1/stats")).json()["total_entries"] == 1
+
+
+async def test_batches_queries_hits_and_pages_have_a_largest_size(client: httpx.AsyncClient) -> None:
+    too_large = [
+        await client.post("/v1/memories/batch", json={"memories": [MEMORY] * 1001}),
+        await client.post("/v1/search/fts", json={"query": "x" * 100_001}),
+        await client.post("/v1/search/fts", json={"query": "x", "limit": 101}),
+        await client.get("/v1/memories", params={"limit": 1001}),
+    ]
+    for answer, limit in zip(too_large, ("1000", "100000", "100", "1000"), strict=True):
+        assert (answer.status_code, limit in answer.json()["detail"]) == (422, True), answer.text
+    largest = [
+        await client.post("/v1/search/fts", json={"query": "x" * 100_000, "limit": 100}),
+        await client.get("/v1/memories", params={"limit": 1000}),
+    ]
+    assert [answer.status_code for answer in largest] == [200, 200]
+
+
+async def test_more_searches_than_the_limit_are_sent_away_and_writes_are_not(settings: Settings) -> None:
+    pause = asyncio.Event()
+    headers = {"content-type": "application/json"}
+    async with limited(settings, max_searches_in_flight=1) as (client, _):
+        content = parts(b'{"query": "x"}', pause=pause)
+        slow = asyncio.create_task(client.post("/v1/search/fts", content=content, headers=headers))
+        await asyncio.sleep(0.1)
+        refused = await client.get("/v1/stats")
+        assert (refused.status_code, refused.headers["retry-after"]) == (503, "1")
+        assert (await client.post("/v1/memories", json=MEMORY)).status_code == 201
+        pause.set()
+        assert (await slow).status_code == 200
