@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from itertools import islice
 
 from app.models import Excerpt, QueryWords
-from app.tokens import found_words
+from app.tokens import found_runs, places, words_of
 
 MAX_LINES = 5
 MAX_LINE_CHARACTERS = 200
@@ -22,14 +22,15 @@ def excerpt_of(code: str, query: QueryWords, first_line: int = 1) -> Excerpt:
     if first_line > len(lines) and len(code) > MAX_CODE_CHARACTERS:
         before = first_line - 1
         lines = _shown("\n".join(islice(code.splitlines(), before, None))[:MAX_CODE_CHARACTERS])
-    found = [{word for words, _, _ in found_words(line, wanted) for word in words} for line in lines]
+    runs = found_runs("\n".join(lines), wanted)
+    found = [words_of(line, runs) if runs else frozenset() for line in lines]
     best, start = 0, max(0, min(first_line - 1 - before, len(lines) - 1))
     for at in range(len(lines)):
         count = len(set().union(*found[at : at + MAX_LINES])) if found[at] else 0
         if count > best:
             best, start = count, at
     text = "\n".join(lines[start : start + MAX_LINES])
-    highlights = [(begin, end) for _, begin, end in found_words(text, wanted)]
+    highlights = list(places(text, runs)) if runs else []
     return Excerpt(text=text, first_line=before + start + 1, highlights=highlights)
 
 

@@ -6,7 +6,7 @@ code defines counts once more, as its names.
 """
 
 import re
-from collections.abc import Iterator, Set
+from collections.abc import Container, Iterator, Mapping, Set
 from functools import lru_cache
 from itertools import chain, islice, pairwise
 from operator import itemgetter
@@ -150,12 +150,21 @@ def is_code(query: str) -> bool:
     return len(lines) > 1 and bool(_CODE.search(" ".join(lines)))
 
 
-def found_words(text: str, wanted: Set[str]) -> Iterator[tuple[Set[str], int, int]]:
-    """The runs of word characters that count as a wanted word: as which of them, and begin and end in the text."""
+def found_runs(text: str, wanted: Set[str]) -> Mapping[str, Set[str]]:
+    """The runs of word characters in a text that count as wanted words, and as which."""
+    return {run: wanted & _counts_as(run) for run in set(_runs(text)) if not wanted.isdisjoint(_counts_as(run))}
+
+
+def words_of(text: str, runs: Mapping[str, Set[str]]) -> Set[str]:
+    """What the runs that stand in a text count as."""
+    return frozenset().union(*[runs[run] for run in _runs(text) if run in runs])
+
+
+def places(text: str, runs: Container[str]) -> Iterator[tuple[int, int]]:
+    """Begin and end of each of these runs of word characters in a text."""
     for match in _RUN.finditer(text):
-        found = wanted & _counts_as(match.group())
-        if found:
-            yield found, match.start(), match.end()
+        if match.group() in runs:
+            yield match.span()
 
 
 @lru_cache(maxsize=65536)
