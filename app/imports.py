@@ -257,7 +257,7 @@ class Imports:
             self._arriving -= 1
 
     async def _refuse_more(self, ahead: int) -> None:
-        queued = await self._imports.count(ImportState.QUEUED) + ahead
+        queued = await self._imports.count(ImportState.QUEUED, self._spool.id) + ahead
         if queued >= self._limits.max_queued:
             raise UnavailableError(
                 f"{queued} imports wait already, which is the limit (AFTERIMAGE_MAX_QUEUED_IMPORTS); cancel some, "

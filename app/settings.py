@@ -226,7 +226,9 @@ class Settings(BaseSettings):
     import_lease_seconds: float = setting(
         15.0, "imports.lease_seconds", "An import whose process was silent for this long is taken over.", gt=0, le=3600
     )
-    max_queued_imports: int = setting(100, "imports.max_queued", "More waiting imports are refused.", ge=1)
+    max_queued_imports: int = setting(
+        100, "imports.max_queued", "More imports that wait for the same spool folder are refused.", ge=1
+    )
     max_upload_bytes: int = setting(
         8 * 1024**3, "imports.max_upload_bytes", "Largest SQLite file taken as a body.", ge=1
     )

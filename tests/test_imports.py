@@ -46,6 +46,24 @@ async def test_no_more_wait_than_the_limit(store: Store, tmp_path: Path, source:
     assert len(list((tmp_path / "spool").glob("*.sqlite"))) == 2
 
 
+async def test_imports_that_wait_for_another_spool_folder_take_no_places(
+    store: Store, tmp_path: Path, source: Path
+) -> None:
+    gone, here = (
+        Imports(
+            store,
+            ImportLimits(tmp_path, tmp_path / name, 10, timedelta(seconds=60), 1024 * 1024, max_queued=1),
+            Redaction(),
+        )
+        for name in ("gone", "here")
+    )
+    for service in (gone, here):
+        await service.open()
+        await service.queue_file(source.name, OPTIONS)
+    with pytest.raises(UnavailableError):
+        await here.queue_file(source.name, OPTIONS)
+
+
 async def test_imports_that_come_at_the_same_time_share_the_places(store: Store, tmp_path: Path, source: Path) -> None:
     limits = ImportLimits(tmp_path, tmp_path / "spool", 10, timedelta(seconds=60), 1024 * 1024, max_queued=2)
     service = Imports(store, limits, Redaction())

@@ -132,8 +132,7 @@ class Import:
     notes: Annotated[
         str | None,
         Field(
-            description="What the source holds that has no place here; while the import is queued anew because its "
-            "process has ended, what it waits for."
+            description="What the source holds that has no place here; while the import is queued, what it waits for."
         ),
     ]
 

@@ -28,7 +28,7 @@ def import_from(row: Mapping[str, Any], now: datetime) -> Import:
         finished_at=finished,
         elapsed_seconds=round(((finished or now) - started).total_seconds(), 3) if started else 0.0,
         error=row["error"],
-        notes=row["notes"],
+        notes=_waits_for(row) if state is ImportState.QUEUED else row["notes"],
     )
 
 
@@ -43,6 +43,16 @@ def counts_from(row: Mapping[str, Any]) -> Counts:
         redacted=row["redacted"],
         altered=row["altered"],
         unusable_vectors=row["unusable_vectors"],
+    )
+
+
+def _waits_for(row: Mapping[str, Any]) -> str:
+    """What a queued import needs to go on."""
+    began = "its process has ended, and " if row["started_at"] is not None else ""
+    place = row["spool_folder"] or f"of id {row['spool']}"
+    return (
+        f"{began}it waits for a service with the spool folder {place} (AFTERIMAGE_SPOOL_FOLDER), where its copy of the "
+        "source is; if there is none any more, cancel it and start it again: what is stored already will be skipped"
     )
 
 

@@ -194,8 +194,8 @@ class ImportStore(Protocol):
     async def page(self, projects: Sequence[str] | None, limit: int, before: UUID | None) -> Sequence[Import]:
         """Newest first."""
 
-    async def count(self, state: ImportState) -> int:
-        """How many imports are in a state."""
+    async def count(self, state: ImportState, spool: UUID | None = None) -> int:
+        """How many imports are in a state; with a spool folder, of those that have their copy there."""
 
     async def claim(self, spool: UUID, now: datetime, until: datetime, only: UUID | None) -> ClaimedImport | None:
         """Takes the oldest import of a spool folder that is queued or whose lease has run out.

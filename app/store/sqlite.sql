@@ -488,10 +488,11 @@ ORDER BY id DESC
 LIMIT :limit;
 
 -- name: count_imports^
--- How many imports are in a state.
+-- How many imports are in a state, those of one spool folder or all.
 SELECT count(*) AS found
 FROM imports
 WHERE state = :state
+  AND (:spool IS NULL OR spool = :spool)
   AND (:projects IS NULL OR project IN (SELECT value FROM json_each(:projects)));
 
 -- name: requeue_imports!
@@ -500,14 +501,7 @@ WHERE state = :state
 UPDATE imports
 SET state = CASE WHEN cancel_requested THEN 'cancelled' ELSE 'queued' END,
     finished_at = CASE WHEN cancel_requested THEN :now END,
-    lease_until = NULL,
-    notes = CASE
-      WHEN NOT cancel_requested THEN
-        'its process has ended, and it waits for a service with the spool folder '
-        || coalesce(spool_folder, 'of id ' || spool)
-        || ' (AFTERIMAGE_SPOOL_FOLDER), where its copy of the source is; if there is none any more, cancel it and start '
-        || 'it again: what is stored already will be skipped'
-    END
+    lease_until = NULL
 WHERE state = 'running'
   AND lease_until < :now;
 
@@ -517,8 +511,7 @@ UPDATE imports
 SET state = 'running',
     token = token + 1,
     lease_until = :until,
-    started_at = coalesce(started_at, :now),
-    notes = NULL
+    started_at = coalesce(started_at, :now)
 WHERE (project, id) IN (
   SELECT c.project, c.id
   FROM imports AS c

@@ -135,6 +135,14 @@ async def test_an_import_whose_process_is_gone_is_in_nobodys_way_and_tells_what_
     assert (back.job.id, back.job.progress.processed, back.job.notes) == (gone.job.id, 1, None)
 
 
+async def test_an_import_that_never_began_tells_what_it_waits_for(store: Store) -> None:
+    queued = await store.imports.create(wanted(), NOON, None)
+    assert queued is not None
+    assert str(queued.job.notes).startswith("it waits for a service with the spool folder /spool on one (AFTERIMAGE_")
+    cancelled = await store.imports.cancel(queued.job.id, "default", NOON)
+    assert cancelled.notes is None
+
+
 async def test_an_import_begins_while_one_of_the_same_file_is_left_without_a_process(store: Store) -> None:
     gone = await begun(store)
     assert await store.imports.create(wanted(spool=OTHER_SPOOL), LATER, LATER) is None

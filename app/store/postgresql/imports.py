@@ -55,10 +55,10 @@ class PostgresImports:
             rows = self._queries.list_imports(connection, projects=projects, limit=limit, before=before)
             return [import_from(row, datetime.now(UTC)) async for row in rows]
 
-    async def count(self, state: ImportState) -> int:
+    async def count(self, state: ImportState, spool: UUID | None = None) -> int:
         """See ImportStore."""
         async with self._connections.acquire() as connection:
-            row = await self._queries.count_imports(connection, state=state, projects=None)
+            row = await self._queries.count_imports(connection, state=state, spool=spool, projects=None)
         return int(row["found"])
 
     async def claim(self, spool: UUID, now: datetime, until: datetime, only: UUID | None) -> ClaimedImport | None:
