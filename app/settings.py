@@ -222,7 +222,9 @@ class Settings(BaseSettings):
     spool_folder: HomePath = setting(
         lambda: home("spool"), "imports.spool_folder", "Private copies of sources during an import."
     )
-    import_batch_size: int = setting(500, "imports.batch_size", "Rows per transaction of an import.", ge=1, le=10_000)
+    import_batch_size: int = setting(
+        500, "imports.batch_size", "Rows per transaction of an import, fewer where they are large.", ge=1, le=10_000
+    )
     import_lease_seconds: float = setting(
         15.0, "imports.lease_seconds", "An import whose process was silent for this long is taken over.", gt=0, le=3600
     )

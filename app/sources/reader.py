@@ -2,7 +2,7 @@
 
 import sqlite3
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import closing, contextmanager, suppress
 from dataclasses import replace
 from functools import cached_property
@@ -22,6 +22,9 @@ from app.sources.listing import MIN_ROWID, known_rows
 from app.sources.recognise import recognise
 
 WINDOW_ROWS = 1000
+
+BATCH_CHARACTERS = 8 * 1024 * 1024
+"""A batch whose texts are together this large gets no more rows."""
 
 BEFORE_ALL = MIN_ROWID - 1
 """No row that can be read has a rowid as low as this."""
@@ -115,16 +118,19 @@ class Reader:
         return {column: rows for column, rows in totals.items() if rows}
 
     def rows(self, after_rowid: int, limit: int) -> list[SourceRow | Reject]:
-        """The next rows, ascending by rowid; none after the last. The first are those after `BEFORE_ALL`."""
+        """The next rows, ascending by rowid; none after the last. The first are those after `BEFORE_ALL`.
+
+        There are fewer than `limit` where the texts are large, so that a batch needs bounded memory.
+        """
         start = int(np.searchsorted(self._rowids, after_rowid, side="right"))
         wanted = self._rowids[start : start + limit].tolist()
         if not wanted:
             return [self._loss] if self._loss and self._loss.rowid > after_rowid else []
         found: dict[int, SourceRow | Reject] = {}
         with suppress(sqlite3.Error):  # rows that are not found together are read singly
-            for row in islice(self._read(wanted[0], wanted[-1]), len(wanted)):
+            for row in _up_to_size(islice(self._read(wanted[0], wanted[-1]), len(wanted))):
                 found[row.rowid] = row
-        return [found.get(rowid) or self._read_one(rowid) for rowid in wanted]
+        return list(_up_to_size(found.get(rowid) or self._read_one(rowid) for rowid in wanted))
 
     def _read_one(self, rowid: int) -> SourceRow | Reject:
         try:
@@ -152,3 +158,14 @@ class Reader:
     def _select(self, statement: str, first: int, last: int, *, with_vector: bool = True) -> Iterator[tuple[Any, ...]]:
         values = {"first": first, "last": last, "with_vector": with_vector, "model": self._model}
         return self._file.select(statement, values)
+
+
+def _up_to_size(rows: Iterable[SourceRow | Reject]) -> Iterator[SourceRow | Reject]:
+    """The first rows, up to the one with which their texts are large enough for a batch."""
+    size = 0
+    for row in rows:
+        yield row
+        if isinstance(row, SourceRow):
+            size += sum(len(text or "") for text in (row.new_code, row.old_code, row.context))
+        if size >= BATCH_CHARACTERS:
+            return

@@ -54,6 +54,14 @@ def test_batches_of_any_size_yield_each_row_once_and_in_order(path: Path, limit:
         assert reader.rows(7, limit) == []
 
 
+def test_a_batch_of_large_texts_has_fewer_rows_and_none_is_lost(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("app.sources.reader.BATCH_CHARACTERS", 5000)
+    write_ai_afterimage(path, [entry(number, new_code="x" * 1000, context="y" * 1000) for number in range(1, 9)])
+    with Reader(path) as reader:
+        assert [row.rowid for row in reader.rows(0, 100)] == [1, 2, 3]
+        assert [row.rowid for row in walk(reader, 100)] == list(range(1, 9))
+
+
 def test_gaps_left_by_deleted_rows_are_passed_over(path: Path) -> None:
     write_ai_afterimage(path, [entry(number) for number in range(1, 10)], schema=LOOSE_SCHEMA)
     with closing(sqlite3.connect(path)) as connection, connection:
