@@ -2,6 +2,7 @@
 
 import gc
 import json
+import os
 import sys
 import time
 from collections.abc import Awaitable, Callable, Sequence
@@ -86,7 +87,7 @@ def migrate(
     settings = _settings(quiet=True)
     _refuse_empty([project])
     options = ImportOptions(project, validate=validate, dry_run=dry_run, batch_size=batch_size)
-    job = run(_migrate(settings, sqlite.expanduser().resolve(), options))
+    job = run(_migrate(settings, _absolute(sqlite), options))
     sys.exit(0 if job else 1)
 
 
@@ -103,7 +104,7 @@ async def _migrate(settings: "Settings", path: Path, options: "ImportOptions") -
         imports = await open_imports(settings, store)
         claimed = await imports.begin(path, options)
         await Audit(store.keys).note(
-            None, "import.start", claimed.job.id, source=path.name, project=claimed.job.project
+            None, "import.start", claimed.job.id, source=claimed.job.source.name, project=claimed.job.project
         )
         print("Starting migration...", flush=True)
         settle()
@@ -124,7 +125,7 @@ def export(
 
     settings = _settings(quiet=True)
     _refuse_empty(project)
-    failed = run(_export(settings, sqlite.expanduser().resolve(), project, overwrite=force))
+    failed = run(_export(settings, _absolute(sqlite), project, overwrite=force))
     sys.exit(1 if failed else 0)
 
 
@@ -293,6 +294,11 @@ def search(
                 print("\n".join(f"       {line}" for line in memory.new_code.splitlines()[:5]))
 
     run(find())
+
+
+def _absolute(path: Path) -> Path:
+    """The path without links and `~`; of a link that leads to itself that is the link."""
+    return Path(os.path.realpath(os.path.expanduser(path)))
 
 
 def _refuse_empty(projects: Sequence[str | None] | None) -> None:

@@ -2,8 +2,6 @@
 
 import asyncio
 import filecmp
-import hashlib
-import os
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass
@@ -19,7 +17,7 @@ from app.import_run import ImportRun
 from app.logs import describe
 from app.models import Finding, FindingKind, Import, ImportState, NewImport
 from app.redaction import Redaction
-from app.sources import check_complete, find_below, format_of, snapshot
+from app.sources import check_complete, file_key, find_below, format_of, shown_name
 from app.spool import Spool
 from app.store.protocol import ClaimedImport, Store
 
@@ -40,7 +38,7 @@ UNDO_ROWS = 5000
 
 DEFAULT_PROJECT = "default"
 
-SUPERSEDED = "it was interrupted, and the file or the options were others when it was started again"
+SUPERSEDED = "it had not ended, and the file or the options were others when it was started again"
 
 log = structlog.get_logger(__name__)
 
@@ -108,9 +106,9 @@ class Imports:
         async with self._place():
             path = await asyncio.to_thread(find_below, self._limits.folder, name)
             import_id = uuid7()
-            with self._spool.removed_unless_taken(import_id) as copy:
-                await asyncio.to_thread(snapshot, path, copy)
-            return await self._queue(import_id, path.name, _file_key(path), options)
+            with self._spool.removed_unless_taken(import_id):
+                await self._spool.take(import_id, path)
+            return await self._queue(import_id, shown_name(path), file_key(path), options)
 
     async def queue_upload(self, body: AsyncIterator[bytes], options: ImportOptions) -> Import:
         """Streams a file to disk and queues its import.
@@ -135,15 +133,15 @@ class Imports:
             ConflictError: another process is importing this file.
             SourceError: it cannot be imported; says what was found and what was expected.
         """
-        project, key = options.project or DEFAULT_PROJECT, _file_key(path)
+        project, key = options.project or DEFAULT_PROJECT, file_key(path)
         import_id = uuid7()
         with self._spool.removed_unless_taken(import_id) as copy:
-            await asyncio.to_thread(snapshot, path, copy)
-            new = await self._new(import_id, path.name, key, options)
+            await self._spool.take(import_id, path)
+            new = await self._new(import_id, shown_name(path), key, options)
             unfinished = await self._imports.running(project, key, self._spool.id)
             if unfinished is not None and unfinished.dry_run == options.dry_run:
                 resumed = self._held(await self._take(unfinished.id), path, project)
-                if await self._is_the_same(unfinished, copy, options):
+                if await self._is_the_same(resumed, copy, options):
                     self._spool.remove(import_id)
                     return resumed
                 await self._imports.finish(resumed.lease, ImportState.CANCELLED, datetime.now(UTC), None, SUPERSEDED)
@@ -163,12 +161,12 @@ class Imports:
             )
         return claimed
 
-    async def _is_the_same(self, unfinished: Import, copy: Path, options: ImportOptions) -> bool:
+    async def _is_the_same(self, resumed: ClaimedImport, copy: Path, options: ImportOptions) -> bool:
         """True if an import that was interrupted reads the same, and does the same with it."""
-        if unfinished.validate != options.validate:
+        if (resumed.job.validate, resumed.keep_projects) != (options.validate, options.project is None):
             return False
         try:
-            return await asyncio.to_thread(filecmp.cmp, self._spool.copy(unfinished.id), copy, shallow=False)
+            return await asyncio.to_thread(filecmp.cmp, self._spool.copy(resumed.job.id), copy, shallow=False)
         except FileNotFoundError:
             return False
 
@@ -342,8 +340,3 @@ class Imports:
                 if (claimed := await claiming) is not None:
                     await self._imports.hand_back(claimed.lease, datetime.now(UTC))
             raise
-
-
-def _file_key(path: Path) -> str:
-    """The same for the same path, and short enough for an index."""
-    return f"file:{hashlib.sha256(os.fsencode(path)).hexdigest()}"

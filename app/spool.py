@@ -7,10 +7,13 @@ import socket
 import time
 from collections.abc import AsyncIterator, Iterator
 from contextlib import contextmanager, suppress
+from functools import partial
 from pathlib import Path
 from uuid import UUID, uuid4
 
 from app.errors import TooLargeError, UnavailableError
+from app.own_thread import OwnThread
+from app.sources import as_text, snapshot
 
 
 class Spool:
@@ -33,7 +36,7 @@ class Spool:
     @property
     def place(self) -> str:
         """The folder and its machine, for people."""
-        return f"{self._folder} on {socket.gethostname()}"
+        return f"{as_text(self._folder)} on {socket.gethostname()}"
 
     def copy(self, import_id: UUID) -> Path:
         """Where the copy lies, or will."""
@@ -53,6 +56,19 @@ class Spool:
             self.remove(import_id)
             raise
 
+    async def take(self, import_id: UUID, path: Path) -> None:
+        """Takes a snapshot of a file; whoever is cancelled meanwhile goes on when it is made, and can remove it.
+
+        Raises:
+            SourceError: it cannot be imported; says what was found and what was expected.
+            UnavailableError: there is no room for it.
+        """
+        thread = OwnThread("snapshot")
+        try:
+            await thread.run(partial(snapshot, path, self.copy(import_id)))
+        finally:
+            thread.stop()
+
     async def receive(self, import_id: UUID, body: AsyncIterator[bytes], max_bytes: int) -> str:
         """Streams a body to disk; answers its SHA-256.
 
@@ -63,7 +79,7 @@ class Spool:
         try:
             partial = self._partial(import_id)
             digest = await _write(body, partial, max_bytes)
-            await asyncio.to_thread(partial.replace, self.copy(import_id))
+            partial.replace(self.copy(import_id))
         except OSError as error:
             raise UnavailableError(f"the upload cannot be written to {self._folder}: {error.strerror}") from error
         return digest

@@ -61,11 +61,13 @@ def test_migrate_says_which_row_failed_and_exits_with_1(home: Path, tmp_path: Pa
     assert re.search(r"- row 2 \(.*\): timestamp.*yesterday", done.stdout)
 
 
-def test_migrate_of_what_is_no_source_is_one_line(home: Path, tmp_path: Path) -> None:
-    done = afterimage(home, "migrate", "--sqlite", str(tmp_path / "nothing.db"))
+@pytest.mark.parametrize("name", ["nothing.db", "loop.db", "~nobody-of-this-name/memory.db"])
+def test_migrate_of_what_is_no_source_is_one_line(home: Path, tmp_path: Path, name: str) -> None:
+    (tmp_path / "loop.db").symlink_to("loop.db")
+    done = afterimage(home, "migrate", "--sqlite", name if name.startswith("~") else str(tmp_path / name))
     assert done.returncode == 1
     assert done.stderr.count("\n") == 1
-    assert "nothing.db" in done.stderr
+    assert name in done.stderr
 
 
 def test_migrate_and_stats_import_no_torch(home: Path, tmp_path: Path) -> None:

@@ -120,7 +120,7 @@ async def test_the_same_file_is_imported_although_the_copy_of_a_killed_process_i
     assert (await here.cancel(killed.job.id, None)).state is ImportState.CANCELLED
 
 
-@pytest.mark.parametrize("change", ["rows", "options"])
+@pytest.mark.parametrize("change", ["rows", "validation", "project"])
 async def test_an_interrupted_import_of_what_has_changed_gives_way_to_a_new_one(
     store: Store, imports: Imports, source: Path, change: str
 ) -> None:
@@ -131,8 +131,10 @@ async def test_an_interrupted_import_of_what_has_changed_gives_way_to_a_new_one(
     if change == "rows":
         with closing(sqlite3.connect(source)) as connection, connection:
             insert(connection, "code_memory", [entry(36)])
-    else:
+    elif change == "validation":
         options = replace(OPTIONS, validate=False)
+    else:  # named, it takes in what a file of this service keeps elsewhere
+        options = replace(OPTIONS, project="default")
     job = await run(imports, source, options)
     assert job.id != killed.job.id
     assert job.counts.migrated == (36 if change == "rows" else 35)

@@ -274,6 +274,31 @@ async def test_a_long_path_is_imported_like_any_other(store: Store, imports: Imp
     assert (await run(imports, path)).counts.migrated == 1
 
 
+async def test_names_that_are_not_utf_8_are_no_obstacle(store: Store, tmp_path: Path) -> None:
+    folder = tmp_path / os.fsdecode(b"f\xff")
+    folder.mkdir()
+    path = write_ai_afterimage(folder / os.fsdecode(b"m\xff\n.db"), [entry(1)])
+    job = await run(await opened(store, folder), path)
+    assert (job.source.name, job.counts.migrated) == ("m\ufffd\n.db", 1)
+
+
+async def test_a_start_that_is_cancelled_ends_behind_its_copy_and_removes_it(
+    imports: Imports, source: Path, tmp_path: Path
+) -> None:
+    with closing(sqlite3.connect(source, isolation_level=None)) as other:
+        other.execute("BEGIN EXCLUSIVE")
+        start = asyncio.create_task(imports.begin(source, OPTIONS))
+        while not list((tmp_path / "spool").glob("*.partial")):
+            await asyncio.sleep(0.01)
+        start.cancel()
+        await asyncio.wait({start}, timeout=0.1)
+        assert not start.done()
+        other.execute("ROLLBACK")
+    with pytest.raises(asyncio.CancelledError):
+        await start
+    assert not list((tmp_path / "spool").glob("*.sqlite*"))
+
+
 async def test_a_refused_start_leaves_no_copy_behind(imports: Imports, source: Path, tmp_path: Path) -> None:
     claimed = await imports.begin(source, OPTIONS)
     with pytest.raises(ConflictError):

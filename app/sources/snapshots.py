@@ -1,5 +1,6 @@
 """A consistent private copy of a SQLite file that other programs may be using."""
 
+import errno
 import os
 import shutil
 import sqlite3
@@ -8,7 +9,7 @@ import time
 from contextlib import closing, suppress
 from pathlib import Path
 
-from app.errors import SourceError
+from app.errors import SourceError, UnavailableError
 from app.sources.header import check_header
 
 ATTEMPTS = 5
@@ -16,6 +17,8 @@ LOCK_SECONDS = 30.0
 """How long another program may keep the file locked."""
 CLOCK_TICK_NS = 20_000_000
 """File systems note times of change about as coarsely as this: two changes within a tick may look like one."""
+NO_ROOM = (errno.ENOSPC, errno.EDQUOT)
+RETRY_SECONDS = 30
 SIDE_FILES = ("-wal", "-shm", "-journal")
 SUPER_JOURNAL_MAGIC = bytes.fromhex("d9d505f920a163d7")
 
@@ -28,6 +31,7 @@ def snapshot(original: Path, copy: Path) -> None:
     Raises:
         SourceError: `original` is not there, not a file, unreadable, empty, truncated or not SQLite; or it stays
             locked, or changes faster than it can be copied.
+        UnavailableError: there is no room for the copy.
     """
     original = Path(os.path.realpath(original))
     partial = copy.with_name(f"{copy.name}.partial")
@@ -38,8 +42,12 @@ def snapshot(original: Path, copy: Path) -> None:
             os.fsync(file.fileno())
         partial.replace(copy)
     except OSError as error:
+        if error.errno in NO_ROOM:
+            raise _no_room(copy.parent) from error
         raise SourceError(f"the file cannot be copied: {error.strerror}") from error
     except sqlite3.Error as error:
+        if error.sqlite_errorcode == sqlite3.SQLITE_FULL:
+            raise _no_room(copy.parent) from error
         raise SourceError(f"the file cannot be copied: {error}") from error
     except UnicodeDecodeError as error:  # names in the file, in SQLite's message
         raise SourceError("the file cannot be copied: its schema is not UTF-8") from error
@@ -47,15 +55,32 @@ def snapshot(original: Path, copy: Path) -> None:
         _delete(partial)
 
 
+def _no_room(folder: Path) -> UnavailableError:
+    return UnavailableError(
+        f"there is no room for a copy of the file in {folder}; make some, or name another folder "
+        "(AFTERIMAGE_SPOOL_FOLDER)",
+        RETRY_SECONDS,
+    )
+
+
 def _require_content(path: Path) -> None:
     try:
         status = path.stat()
     except (FileNotFoundError, NotADirectoryError):
         raise SourceError(f"there is no file {path}") from None
+    except OSError as error:
+        raise SourceError(f"{path} cannot be read: {error.strerror}") from None
     if not stat.S_ISREG(status.st_mode):
         raise SourceError(f"{path} is not a file")
     if status.st_size == 0:
         raise SourceError("the file is empty, expected a SQLite database")
+    for suffix in SIDE_FILES:  # SQLite would wait for a pipe, and follow a link out of the folder
+        beside = _beside(path, suffix)
+        with suppress(FileNotFoundError):
+            if not stat.S_ISREG(beside.lstat().st_mode):
+                raise SourceError(
+                    f"{beside.name!r} beside the file is not a file, so SQLite did not make it; remove it"
+                )
 
 
 def _take(original: Path, partial: Path) -> None:

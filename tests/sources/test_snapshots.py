@@ -8,10 +8,11 @@ import tempfile
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
 from pathlib import Path
+from typing import Any
 
 import pytest
 
-from app.errors import SourceError
+from app.errors import SourceError, UnavailableError
 from app.sources import Reader, snapshot
 from app.sources.snapshots import SUPER_JOURNAL_MAGIC
 from tests.source_files import entry, write_ai_afterimage
@@ -239,6 +240,38 @@ def test_what_is_no_file_is_refused(original: Path, copy: Path) -> None:
             snapshot(original.parent / name, copy)
     with pytest.raises(SourceError, match="there is no file"):
         snapshot(original / "below-a-file", copy)
+
+
+@pytest.mark.parametrize("suffix", ["-wal", "-shm", "-journal"])
+@pytest.mark.parametrize("kind", ["link", "pipe"])
+def test_what_stands_in_the_place_of_a_side_file_is_neither_followed_nor_waited_for(
+    original: Path, copy: Path, tmp_path: Path, suffix: str, kind: str
+) -> None:
+    beside = original.with_name(original.name + suffix)
+    if kind == "pipe":
+        os.mkfifo(beside)
+    else:
+        (tmp_path / "of somebody else").touch()
+        beside.symlink_to(tmp_path / "of somebody else")
+    with pytest.raises(SourceError, match=f"{suffix}' beside the file is not a file"):
+        snapshot(original, copy)
+
+
+def test_without_room_for_the_copy_the_folder_is_named_and_nothing_left(
+    original: Path, copy: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    connect = sqlite3.connect
+
+    def connect_with_little_room(path: str | Path, **options: Any) -> sqlite3.Connection:
+        connection: sqlite3.Connection = connect(path, **options)
+        if isinstance(path, Path):
+            connection.execute("PRAGMA max_page_count = 1")
+        return connection
+
+    monkeypatch.setattr(sqlite3, "connect", connect_with_little_room)
+    with pytest.raises(UnavailableError, match=f"no room .* in {copy.parent}"):
+        snapshot(original, copy)
+    assert list(copy.parent.iterdir()) == []
 
 
 def test_a_link_is_followed_to_the_file_and_its_wal(original: Path, copy: Path, tmp_path: Path) -> None:
