@@ -99,15 +99,23 @@ class Spool:
         return found
 
     def _identify(self) -> UUID:
-        """Makes folder and id on first use."""
+        """Makes folder and id on first use; the id is on the disk before it has its name."""
         self._folder.mkdir(parents=True, exist_ok=True, mode=0o700)
         marker = self._folder / "id"
         candidate = self._folder / f"id.{uuid4()}"
-        candidate.write_text(candidate.suffix[1:], encoding="ascii")
-        with suppress(FileExistsError):
-            marker.hardlink_to(candidate)
-        candidate.unlink()
-        return UUID(marker.read_text(encoding="ascii"))
+        try:
+            with candidate.open("w", encoding="ascii") as file:
+                file.write(candidate.suffix[1:])
+                file.flush()
+                os.fsync(file.fileno())
+            with suppress(FileExistsError):
+                marker.hardlink_to(candidate)
+        finally:
+            candidate.unlink(missing_ok=True)
+        try:
+            return UUID(marker.read_text(encoding="ascii"))
+        except ValueError:
+            raise OSError(f"the file id in it holds no id of a spool folder; remove {marker}") from None
 
 
 async def _write(body: AsyncIterator[bytes], path: Path, max_bytes: int) -> str:

@@ -161,6 +161,14 @@ def test_what_prevents_a_start_is_one_line_that_says_what_to_do(home: Path, name
     assert expected in line
 
 
+def test_a_spool_folder_that_lost_its_id_is_one_line_that_says_what_to_do(home: Path, tmp_path: Path) -> None:
+    (tmp_path / "id").touch()
+    done = afterimage(home, "serve", "--port", "0", AFTERIMAGE_SPOOL_FOLDER=str(tmp_path))
+    [line] = [line for line in done.stderr.splitlines() if not line.startswith("{")]
+    assert f"remove {tmp_path / 'id'}" in line
+    assert [path.name for path in tmp_path.glob("id*")] == ["id"]
+
+
 @pytest.mark.parametrize("broken", ["text", "zeros", "truncated"])
 def test_a_broken_file_of_the_store_is_one_line_and_no_command_hangs(home: Path, tmp_path: Path, broken: str) -> None:
     path = tmp_path / "store.db"
