@@ -2,6 +2,7 @@
 
 import asyncio
 from dataclasses import replace
+from datetime import UTC, datetime
 from typing import Any
 from uuid import uuid4
 
@@ -30,6 +31,19 @@ async def test_a_stored_memory_comes_back_verbatim(store: Store) -> None:
     assert await store.memories.add([row], NOON) == {row.memory.key}
     assert await store.memories.get([row.memory.key]) == {row.memory.key: row.memory}
     assert await store.memories.find(row.memory.id, None) == [row.memory]
+
+
+async def test_the_first_and_the_last_moment_there_is_are_times_like_any_other(store: Store) -> None:
+    first = new(timestamp=datetime.min.replace(tzinfo=UTC), new_code="same")
+    last = new(timestamp=datetime.max.replace(tzinfo=UTC), new_code="same")
+    await store.memories.add([first, last], NOON)
+    assert await store.memories.page(EVERYWHERE, 10, None) == [last.memory, first.memory]
+    assert await store.memories.page(Scope(until=last.memory.timestamp), 10, None) == [first.memory]
+    stats = await store.memories.stats(None, MODEL)
+    assert (stats.oldest_entry, stats.newest_entry) == (first.memory.timestamp, last.memory.timestamp)
+    copies = await store.memories.copies(EVERYWHERE, [first.memory.key])
+    assert copies[first.memory.key].timestamp == first.memory.timestamp
+    assert copies[first.memory.key].last_timestamp == last.memory.timestamp
 
 
 async def test_a_key_that_is_there_is_left_as_it_is(store: Store) -> None:

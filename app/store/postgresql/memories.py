@@ -2,7 +2,7 @@
 
 from collections.abc import Iterable, Sequence
 from dataclasses import asdict
-from datetime import datetime
+from datetime import UTC, datetime
 from typing import Any
 from uuid import UUID
 
@@ -182,7 +182,7 @@ class PostgresMemories:
         rows = self._queries.copies(connection, **asdict(scope), **given, limit=MAX_COPIES)
         return {
             MemoryKey(row["project"], row["id"]): Copies(
-                row["code_hash"], row["timestamp"], row["copies"], row["last_timestamp"]
+                row["code_hash"], in_utc(row["timestamp"]), row["copies"], in_utc(row["last_timestamp"])
             )
             async for row in rows
         }
@@ -198,8 +198,8 @@ class PostgresMemories:
             entries_with_embeddings=row["embedded"],
             unique_files=row["files"],
             unique_sessions=row["sessions"],
-            oldest_entry=row["oldest"],
-            newest_entry=row["newest"],
+            oldest_entry=row["oldest"] and in_utc(row["oldest"]),
+            newest_entry=row["newest"] and in_utc(row["newest"]),
             db_size_bytes=row["size_bytes"],
             embedding=EmbeddingStats(
                 model=model,
@@ -233,11 +233,16 @@ def memory_from(row: Any) -> Memory:
         session_id=row["session_id"],
         agent_id=row["agent_id"],
         language=row["language"],
-        timestamp=row["timestamp"],
+        timestamp=in_utc(row["timestamp"]),
         created_at=row["created_at"],
         embedding_status=status,
         import_id=row["import_id"],
     )
+
+
+def in_utc(time: datetime) -> datetime:
+    """The first and the last moment there is asyncpg sends as infinite, and answers without a zone."""
+    return time.replace(tzinfo=UTC) if time.tzinfo is None else time
 
 
 def match_from(row: Any) -> Match:
