@@ -5,7 +5,8 @@ import re
 import sqlite3
 import subprocess
 import sys
-from contextlib import closing
+import threading
+from contextlib import closing, suppress
 from pathlib import Path
 
 import aiosql
@@ -312,3 +313,18 @@ async def test_a_cancelled_read_leaves_no_connection_in_the_past(tmp_path: Path)
         for _ in range(4):
             assert (await store.memories.stats(None, MODEL)).total_entries == 2 * number
     await store.close()
+
+
+async def test_an_opening_that_is_cancelled_leaves_no_thread_that_would_keep_the_process_alive(tmp_path: Path) -> None:
+    before = set(threading.enumerate())
+    stores = [SqliteStore(tmp_path / f"{number}.db", MODEL) for number in range(10)]
+    for number, store in enumerate(stores):
+        opening = asyncio.create_task(store.open())
+        await asyncio.sleep(number / 500)
+        opening.cancel()
+        with suppress(asyncio.CancelledError):
+            await opening
+            await store.close()  # it was faster
+    async with asyncio.timeout(5):
+        while set(threading.enumerate()) - before:
+            await asyncio.sleep(0.01)

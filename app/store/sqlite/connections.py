@@ -66,6 +66,16 @@ class SqliteConnections:
         Raises:
             StartupError: the file cannot be used, or is not ours.
         """
+        opening = asyncio.ensure_future(self._open())
+        try:
+            await asyncio.shield(opening)
+        except asyncio.CancelledError:
+            with suppress(StartupError):
+                await opening
+                await self.close()  # the thread of a connection that nobody closes keeps the process alive
+            raise
+
+    async def _open(self) -> None:
         try:
             self._path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
             self._writer = await self._connect()
