@@ -8,6 +8,7 @@ import time
 from collections.abc import Awaitable, Callable, Sequence
 from contextlib import AsyncExitStack
 from dataclasses import asdict
+from io import TextIOWrapper
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal, TypeVar
 from uuid import UUID
@@ -31,6 +32,8 @@ cli = typer.Typer(
 
 def main() -> None:
     """Runs a command; an error is one line on standard error and exit status 1."""
+    if isinstance(sys.stdout, TextIOWrapper):  # code holds what not every terminal can show
+        sys.stdout.reconfigure(errors="backslashreplace")
     try:
         cli()
     except AfterImageError as error:

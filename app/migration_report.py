@@ -72,10 +72,15 @@ def print_report(job: Import, findings: Sequence[Finding]) -> None:
     if findings:
         print(f"\nErrors ({counts.failed + (job.validation.mismatched or 0) + (job.validation.missing or 0)}):")
         for finding in findings[:SHOWN_FINDINGS]:
-            print(f"  - row {finding.rowid} ({finding.source_id}): {finding.reason}")
+            print(f"  - row {finding.rowid} ({_printable(str(finding.source_id))}): {_printable(finding.reason)}")
         if len(findings) > SHOWN_FINDINGS:
             print(f"  ... and more: GET /v1/admin/imports/{job.id}/rejects")
     print(RULE)
+
+
+def _printable(text: str) -> str:
+    """The text, or its form in quotes where a terminal would obey it."""
+    return text if text.isprintable() else repr(text)
 
 
 class _Lines:

@@ -61,6 +61,16 @@ def test_migrate_says_which_row_failed_and_exits_with_1(home: Path, tmp_path: Pa
     assert re.search(r"- row 2 \(.*\): timestamp.*yesterday", done.stdout)
 
 
+def test_what_a_row_holds_neither_moves_the_terminal_nor_breaks_the_report(home: Path, tmp_path: Path) -> None:
+    rows = [entry(1, id="\x1b[2J", timestamp="yesterday"), entry(2, id="\U0001f600", timestamp="yesterday")]
+    source = write_ai_afterimage(tmp_path / "memory.db", rows)
+    done = afterimage(home, "migrate", "--sqlite", str(source), PYTHONIOENCODING="ascii")
+    assert "\x1b" not in done.stdout
+    assert "- row 1 ('\\x1b[2J'): timestamp" in done.stdout
+    assert "- row 2 (\\U0001f600): timestamp" in done.stdout
+    assert done.stderr == ""
+
+
 @pytest.mark.parametrize("name", ["nothing.db", "loop.db", "~nobody-of-this-name/memory.db"])
 def test_migrate_of_what_is_no_source_is_one_line(home: Path, tmp_path: Path, name: str) -> None:
     (tmp_path / "loop.db").symlink_to("loop.db")

@@ -16,7 +16,7 @@ import numpy as np
 from app.errors import SourceError
 from app.models import Reject, SourceRow
 from app.sources.cells import row_from, shown_id
-from app.sources.guarded import GuardedFile
+from app.sources.guarded import MAX_ROW_BYTES, GuardedFile
 from app.sources.header import check_header
 from app.sources.listing import MIN_ROWID, known_rows
 from app.sources.recognise import recognise
@@ -137,7 +137,9 @@ class Reader:
             for row in self._read(rowid, rowid):
                 return row
         except sqlite3.Error as error:
-            return self._read_damaged(rowid, str(error))
+            too_big = getattr(error, "sqlite_errorcode", None) == sqlite3.SQLITE_TOOBIG
+            problem = f"a value has more than {MAX_ROW_BYTES:,} bytes" if too_big else str(error)
+            return self._read_damaged(rowid, problem)
         return Reject(rowid, None, "the row is lost: an index names it, but the table does not hold it")
 
     def _read_damaged(self, rowid: int, problem: str) -> SourceRow | Reject:

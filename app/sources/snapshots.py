@@ -46,7 +46,7 @@ def snapshot(original: Path, copy: Path) -> None:
             raise _no_room(copy.parent) from error
         raise SourceError(f"the file cannot be copied: {error.strerror}") from error
     except sqlite3.Error as error:
-        if error.sqlite_errorcode == sqlite3.SQLITE_FULL:
+        if getattr(error, "sqlite_errorcode", None) == sqlite3.SQLITE_FULL:
             raise _no_room(copy.parent) from error
         raise SourceError(f"the file cannot be copied: {error}") from error
     except UnicodeDecodeError as error:  # names in the file, in SQLite's message

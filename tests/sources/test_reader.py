@@ -62,6 +62,18 @@ def test_a_batch_of_large_texts_has_fewer_rows_and_none_is_lost(path: Path, monk
         assert [row.rowid for row in walk(reader, 100)] == list(range(1, 9))
 
 
+def test_a_row_that_is_too_large_to_be_read_costs_itself_alone_and_names_the_limit(path: Path) -> None:
+    write_ai_afterimage(path, [entry(1), entry(2), entry(3)], schema=LOOSE_SCHEMA)
+    with closing(sqlite3.connect(path)) as connection, connection:
+        connection.execute("UPDATE code_memory SET new_code = zeroblob(70000000) WHERE rowid = 2")
+    with Reader(path) as reader:
+        first, second, third = reader.rows(0, 10)
+    assert (first.rowid, third.rowid) == (1, 3)
+    assert isinstance(second, Reject)
+    assert second.source_id == entry(2)["id"]
+    assert second.reason == "the row cannot be read: a value has more than 67,108,864 bytes"
+
+
 def test_gaps_left_by_deleted_rows_are_passed_over(path: Path) -> None:
     write_ai_afterimage(path, [entry(number) for number in range(1, 10)], schema=LOOSE_SCHEMA)
     with closing(sqlite3.connect(path)) as connection, connection:
