@@ -93,7 +93,7 @@ class SqliteConnections:
         except sqlite3.Error as error:
             await self._disconnect()
             raise StartupError(f"the SQLite file {self._path} cannot be used: {error}") from None
-        except StartupError:
+        except BaseException:
             await self._disconnect()
             raise
         self._task = asyncio.create_task(self._write(), name="sqlite-writer")
