@@ -1,6 +1,5 @@
 """A dry run tells what the import would, on each store."""
 
-import asyncio
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -8,10 +7,10 @@ from pathlib import Path
 import pytest
 
 from app.imports import Imports
-from app.models import Counts, Finding, FindingKind, Import, ImportState, Scope
+from app.models import Counts, Finding, FindingKind, Import, Scope
 from app.store.protocol import Store
 from tests.source_files import LOOSE_SCHEMA, entry, write_ai_afterimage
-from tests.test_imports import OPTIONS, opened, run
+from tests.test_imports import OPTIONS, interrupted, opened, run
 
 DRY = replace(OPTIONS, dry_run=True)
 
@@ -48,17 +47,9 @@ async def test_a_dry_run_reports_what_the_import_does_also_of_ids_that_come_twic
 async def test_a_dry_run_that_was_interrupted_still_knows_the_ids_it_met(
     store: Store, imports: Imports, repeating: Path
 ) -> None:
-    claimed = await imports.begin(repeating, DRY)
-    task = asyncio.create_task(imports.run(claimed))
-    async with asyncio.timeout(20):
-        while (await imports.get(claimed.job.id, None)).progress.processed < 10:
-            await asyncio.sleep(0)
-    task.cancel()
-    await asyncio.gather(task, return_exceptions=True)
-    before = await imports.get(claimed.job.id, None)
-    assert before.state is ImportState.RUNNING
+    before = await interrupted(imports, repeating, DRY)
     again = await imports.begin(repeating, DRY)
-    assert again.job.id == claimed.job.id
+    assert again.job.id == before.id
     dry = await imports.run(again)
     assert dry is not None
     assert await report(imports, dry) == await report(imports, await run(imports, repeating))

@@ -16,7 +16,7 @@ from app.store.protocol import Store
 from tests.conftest import MODEL
 from tests.memories import NOON, vector
 from tests.source_files import entry, insert, write_ai_afterimage
-from tests.test_imports import OPTIONS, opened, run, stored
+from tests.test_imports import OPTIONS, finished, interrupted, opened, run, stored
 
 
 @pytest.fixture
@@ -32,15 +32,8 @@ def source(tmp_path: Path) -> Path:
 async def test_a_change_of_the_model_during_an_import_is_no_difference(
     store: Store, tmp_path: Path, source: Path
 ) -> None:
-    first = await opened(store, tmp_path)
-    claimed = await first.begin(source, OPTIONS)
-    task = asyncio.create_task(first.run(claimed))
-    async with asyncio.timeout(20):
-        while (await first.get(claimed.job.id, None)).counts.migrated < 10:
-            await asyncio.sleep(0)
-    task.cancel()
-    await asyncio.gather(task, return_exceptions=True)
-    kept = (await first.get(claimed.job.id, None)).counts.migrated
+    before = await interrupted(await opened(store, tmp_path), source, OPTIONS)
+    kept = before.counts.migrated
     assert kept < 35
     await store.models.aim("next", datetime.now(UTC), NOON)
     await store.embeddings.queue_missing("next", NOON)
@@ -48,34 +41,15 @@ async def test_a_change_of_the_model_during_an_import_is_no_difference(
     await store.embeddings.save("next", {claim.memory.key: vector(1, dimensions=5) for claim in claims})
     assert await store.models.switch("next", NOON, NOON)
     await store.models.sweep(None, 1000)
-    second = await opened(store, tmp_path)
-    second.start()
-    async with asyncio.timeout(20):
-        while not (job := await second.get(claimed.job.id, None)).state.is_final:
-            await asyncio.sleep(0.02)
-    await second.stop()
+    job = await finished(await opened(store, tmp_path), before.id)
     assert (job.state, job.counts.migrated, job.counts.reembedded) == (ImportState.COMPLETED, 35, 35 - kept)
     assert (job.validation.checked, job.validation.mismatched, job.validation.missing) == (35, 0, 0)
     assert await store.embeddings.vectors(MODEL, [memory.key for memory in await stored(store)]) == {}
 
 
 async def test_an_interrupted_import_goes_on_where_it_stopped(store: Store, tmp_path: Path, source: Path) -> None:
-    first = await opened(store, tmp_path)
-    claimed = await first.begin(source, OPTIONS)
-    task = asyncio.create_task(first.run(claimed))
-    async with asyncio.timeout(20):
-        while (await first.get(claimed.job.id, None)).counts.migrated < 10:
-            await asyncio.sleep(0)
-    task.cancel()
-    await asyncio.gather(task, return_exceptions=True)
-    before = await first.get(claimed.job.id, None)
-    assert before.state is ImportState.RUNNING
-    second = await opened(store, tmp_path)
-    second.start()
-    async with asyncio.timeout(20):
-        while not (job := await second.get(claimed.job.id, None)).state.is_final:
-            await asyncio.sleep(0.02)
-    await second.stop()
+    before = await interrupted(await opened(store, tmp_path), source, OPTIONS)
+    job = await finished(await opened(store, tmp_path), before.id)
     assert job.state is ImportState.COMPLETED
     assert (job.counts.migrated, job.counts.skipped, job.counts.failed) == (35, 0, 0)
     assert len(await stored(store)) == 35

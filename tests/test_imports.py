@@ -35,6 +35,30 @@ async def opened(store: Store, folder: Path, lease_seconds: float = 60) -> Impor
     return service
 
 
+async def interrupted(imports: Imports, path: Path, options: ImportOptions) -> Import:
+    """An import that was broken off after a batch or more, as by a crash."""
+    claimed = await imports.begin(path, options)
+    task = asyncio.create_task(imports.run(claimed))
+    async with asyncio.timeout(20):
+        while (await imports.get(claimed.job.id, None)).progress.processed < 10:
+            await asyncio.sleep(0)
+    task.cancel()
+    await asyncio.gather(task, return_exceptions=True)
+    job = await imports.get(claimed.job.id, None)
+    assert job.state is ImportState.RUNNING
+    return job
+
+
+async def finished(imports: Imports, import_id: UUID) -> Import:
+    """What comes of an import that is waiting, when a service runs."""
+    imports.start()
+    async with asyncio.timeout(20):
+        while not (job := await imports.get(import_id, None)).state.is_final:
+            await asyncio.sleep(0.02)
+    await imports.stop()
+    return job
+
+
 async def test_no_more_wait_than_the_limit(store: Store, tmp_path: Path, source: Path) -> None:
     limits = ImportLimits(tmp_path, tmp_path / "spool", 10, timedelta(seconds=60), 1024 * 1024, max_queued=2)
     service = Imports(store, limits, Redaction())
