@@ -92,6 +92,13 @@ class Keys:
             raise UnauthorizedError(f"the scheme of Authorization must be Bearer: {SEND_ONE}", given=True)
         return await self._holder(token.strip())
 
+    async def still_count(self, caller: Caller) -> bool:
+        """True if a caller, found some time ago, would be found again."""
+        if caller is ANYONE:
+            return await self._is_open()
+        found = await self._store.get(caller.key_id) if caller.key_id else None
+        return caller.key_id is None or (found is not None and found[0].usable(datetime.now(UTC)))
+
     async def _holder(self, token: str) -> Caller:
         if self._admin_digest is not None and hmac.compare_digest(_digest(token), self._admin_digest):
             return Caller("AFTERIMAGE_ADMIN_KEY", frozenset(KeyScope))

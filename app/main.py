@@ -14,7 +14,7 @@ from app.api import audit, exports, health, imports, keys, memories, metrics, se
 from app.api.authentication import Authentication
 from app.api.deps import Services
 from app.api.document import completed
-from app.api.limits import Kind, Limits, RequestLimits
+from app.api.limits import Kind, Limits, RequestLimits, most_in_flight
 from app.api.metrics import RequestMetrics, leave_figures
 from app.api.middleware import RequestLog
 from app.api.peers import Peers
@@ -28,6 +28,7 @@ from app.errors import StartupError
 from app.exports import Exports
 from app.frequencies import Frequencies
 from app.idempotency import Idempotency
+from app.import_watch import ImportWatch
 from app.imports import ImportLimits, Imports
 from app.keys import Keys
 from app.memories import Memories
@@ -120,9 +121,11 @@ async def _stop_early(stopping: asyncio.Event, services: Services) -> None:
 
 
 def _limits(settings: Settings) -> RequestLimits:
-    in_flight = {Kind.WRITES: settings.max_writes_in_flight, Kind.SEARCHES: settings.max_searches_in_flight}
     return RequestLimits(
-        in_flight, settings.request_timeout_seconds, settings.max_body_bytes, settings.rate_limit_per_minute
+        most_in_flight(settings),
+        settings.request_timeout_seconds,
+        settings.max_body_bytes,
+        settings.rate_limit_per_minute,
     )
 
 
@@ -154,6 +157,7 @@ async def open_services(settings: Settings, stack: AsyncExitStack, *, decides_mo
     sweep.start()
     stack.push_async_callback(sweep.stop)
     redaction = Redaction(SecretsMode(settings.secrets))
+    import_service, key_service = await open_imports(settings, store, redaction), open_keys(settings, store)
     return Services(
         settings=settings,
         store=store,
@@ -162,9 +166,10 @@ async def open_services(settings: Settings, stack: AsyncExitStack, *, decides_mo
         memories=Memories(store.memories, models, progress, redaction),
         searches=_searches(settings, store, models),
         idempotency=Idempotency(store, models, redaction),
-        imports=await open_imports(settings, store, redaction),
+        imports=import_service,
+        import_watch=ImportWatch(import_service, key_service),
         exports=Exports(store, settings.spool_folder / "exports"),
-        keys=open_keys(settings, store),
+        keys=key_service,
         audit=Audit(store.keys),
         redaction=redaction,
     )

@@ -167,6 +167,9 @@ class Settings(BaseSettings):
     max_searches_in_flight: int = setting(
         128, "server.max_searches_in_flight", "More searches at once, per process, are answered 503.", ge=1
     )
+    max_event_streams: int = setting(
+        64, "server.max_event_streams", "More who follow imports at once, per process, are answered 503.", ge=1
+    )
     rate_limit_per_minute: int | None = setting(
         None, "server.rate_limit_per_minute", "Requests that a key may send a minute, per process; not limited.", ge=1
     )

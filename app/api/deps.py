@@ -12,6 +12,7 @@ from app.embedding_models import EmbeddingModels
 from app.embedding_progress import EmbeddingProgress
 from app.exports import Exports
 from app.idempotency import Idempotency
+from app.import_watch import ImportWatch
 from app.imports import Imports
 from app.keys import Keys
 from app.memories import Memories
@@ -33,6 +34,7 @@ class Services:
     searches: Searches
     idempotency: Idempotency
     imports: Imports
+    import_watch: ImportWatch
     exports: Exports
     keys: Keys
     audit: Audit

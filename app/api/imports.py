@@ -1,8 +1,6 @@
 """Routes of imports."""
 
-import asyncio
 from collections.abc import AsyncIterable
-from contextlib import suppress
 from typing import Annotated
 from uuid import UUID
 
@@ -28,8 +26,6 @@ from app.imports import ImportOptions
 from app.models import FindingKind, Import
 
 SQLITE_MEDIA_TYPES = {"application/vnd.sqlite3", "application/x-sqlite3", "application/octet-stream"}
-
-EVENT_SECONDS = 0.25
 
 MAX_JSON_BYTES = 64 * 1024
 
@@ -105,22 +101,16 @@ async def get_import(job: Existing) -> Import:
 
 
 @router.get("/{import_id}/events", responses=responses(404, 422), response_class=EventSourceResponse)
-async def follow_import(job: Existing, given: Given, stopping: ToldToStop) -> AsyncIterable[ServerSentEvent]:
-    """The import as server-sent events, whenever it has changed, until it has ended or the service stops.
+async def follow_import(
+    job: Existing, given: Given, caller: Admin, stopping: ToldToStop
+) -> AsyncIterable[ServerSentEvent]:
+    """The import as server-sent events, whenever it has changed, until it has ended.
 
-    Each event is the whole import, so that one who comes back later has missed nothing that counts.
+    Each event is the whole import, so that one who comes back later has missed nothing that counts. A stream ends
+    before the import when the service stops, and within a few seconds when its key is revoked or expires.
     """
-    sent = None
-    while True:
-        seen = (job.state, job.stage, job.progress.processed, job.counts, job.validation)
-        if seen != sent:
-            sent = seen
-            yield ServerSentEvent(raw_data=AS_JSON.dump_json(job).decode(), event="import")
-        if job.state.is_final or stopping.is_set():
-            return
-        with suppress(TimeoutError):
-            await asyncio.wait_for(stopping.wait(), EVENT_SECONDS)
-        job = await given.imports.get(job.id, None)
+    async for seen in given.import_watch.follow(job, caller, stopping):
+        yield ServerSentEvent(raw_data=AS_JSON.dump_json(seen).decode(), event="import")
 
 
 @router.get("/{import_id}/rejects", responses=responses(404, 422))

@@ -16,6 +16,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from app.access import Caller
 from app.api.problems import of, too_large
 from app.errors import TooManyRequestsError, UnavailableError
+from app.settings import Settings
 
 RETRY_SECONDS = 1
 
@@ -28,6 +29,7 @@ class Kind(StrEnum):
 
     WRITES = "writes"
     SEARCHES = "searches"
+    EVENT_STREAMS = "event streams"
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,7 +45,7 @@ class RequestLimits:
 class Limits:
     """ASGI middleware: 503 when too much is in flight or a request takes too long, 429 when one caller asks too often.
 
-    Routes of administrators take as long as they need.
+    Routes of administrators take as long as they need, event streams as long as what they follow.
     """
 
     def __init__(self, app: ASGIApp, limits: RequestLimits, in_flight: dict[Kind, int]) -> None:
@@ -80,7 +82,10 @@ class Limits:
             return
         self._in_flight[kind] += 1
         try:
-            await self._in_time(scope, receive, send)
+            if kind is Kind.EVENT_STREAMS:
+                await self._app(scope, receive, send)
+            else:
+                await self._in_time(scope, receive, send)
         finally:
             self._in_flight[kind] -= 1
 
@@ -142,8 +147,19 @@ def _announced_bytes(scope: Scope) -> int:
     return int(length) if length.isdecimal() else 0
 
 
+def most_in_flight(settings: Settings) -> dict[Kind, int]:
+    """How many requests of each kind a process answers at once."""
+    return {
+        Kind.WRITES: settings.max_writes_in_flight,
+        Kind.SEARCHES: settings.max_searches_in_flight,
+        Kind.EVENT_STREAMS: settings.max_event_streams,
+    }
+
+
 def kind_of(method: str, path: str) -> Kind | None:
-    """What a request asks for; None for administration and metrics."""
+    """What a request asks for; None for other administration and metrics."""
+    if path.startswith(f"{UPLOADS}/") and path.endswith("/events"):
+        return Kind.EVENT_STREAMS
     if path.startswith("/v1/admin") or not path.startswith("/v1/"):
         return None
     if path.startswith("/v1/memories") and method in ("POST", "DELETE"):

@@ -12,7 +12,7 @@ from prometheus_client.exposition import CONTENT_TYPE_LATEST, generate_latest
 from prometheus_client.registry import Collector
 
 from app.api.deps import Given, Reader, Services
-from app.api.limits import Kind
+from app.api.limits import Kind, most_in_flight
 from app.api.peers import Peers
 from app.api.problems import responses
 from app.models import ImportState
@@ -85,7 +85,7 @@ def figures_here(counted: RequestMetrics, services: Services, in_flight: Mapping
 def bounded(services: Services, in_flight: Mapping[Kind, int]) -> Iterator[Metric]:
     """What waits in this process beside what may, and what was taken out of texts."""
     settings = services.settings
-    limits = {Kind.WRITES: settings.max_writes_in_flight, Kind.SEARCHES: settings.max_searches_in_flight}
+    limits = most_in_flight(settings)
     now = GaugeMetricFamily("afterimage_in_flight", "Requests that are being answered, by kind.", labels=["kind"])
     most = GaugeMetricFamily("afterimage_in_flight_limit", "More of them are answered 503.", labels=["kind"])
     for kind in Kind:
