@@ -91,5 +91,11 @@ class AuditEntry:
     key_id: Annotated[UUID | None, Field(description="The key; null without one.")]
     action: Annotated[str, Field(description="Such as `import.start`.")]
     target: Annotated[str | None, Field(description="Id of what it was done to.")]
-    details: Annotated[dict[str, Any], Field(description="What else was asked for.")]
+    details: Annotated[
+        dict[str, Any],
+        Field(
+            description="What else was asked for, and its `outcome`: `done`, or `failed` with the type of the error. "
+            "Without one it is not over yet, or was cut short, and may have been done."
+        ),
+    ]
     request_id: Annotated[str | None, Field(description="The request in the log.")]

@@ -101,14 +101,17 @@ async def _migrate(settings: "Settings", path: Path, options: "ImportOptions") -
     from app.migration_report import follow, print_report
     from app.models import ImportState
     from app.serving import settle
+    from app.sources import shown_name
 
     async with AsyncExitStack() as stack:
         store = await open_store(settings, settings.embedding_model, stack)
         imports = await open_imports(settings, store)
-        claimed = await imports.begin(path, options)
-        await Audit(store.keys).note(
-            None, "import.start", claimed.job.id, source=claimed.job.source.name, project=claimed.job.project
-        )
+        audit = Audit(store.keys)
+        async with audit.record(
+            None, "import.start", source=shown_name(path), project=options.project, dry_run=options.dry_run
+        ) as action:
+            claimed = await imports.begin(path, options)
+            action.came_to(claimed.job.id, project=claimed.job.project)
         print("Starting migration...", flush=True)
         settle()
         job = await follow(imports, claimed)
@@ -146,8 +149,8 @@ async def _export(settings: "Settings", path: Path, projects: list[str] | None, 
         store = await open_store(settings, settings.embedding_model, stack)
         await _name_unknown(store, projects)
         run = ExportRun(store, path, projects, overwrite=overwrite)
-        await Audit(store.keys).note(None, "export.start", None, file=path.name, projects=projects)
-        await export_report.follow(run)
+        async with Audit(store.keys).record(None, "export.start", file=path.name, projects=projects):
+            await export_report.follow(run)
     export_report.print_report(run, time.monotonic() - began)
     return run.counts.failed
 
@@ -164,7 +167,7 @@ def create_key(
     expires: Annotated[str | None, typer.Option(help="A time as 2030-01-31, or a span as 90d or 12h.")] = None,
 ) -> None:
     """Makes a key and prints it, this once; from the first one on every request needs one."""
-    from app.audit import Audit, created
+    from app.audit import Audit, key_details
     from app.key_text import describe_key, key_asked_for
     from app.main import open_keys
 
@@ -172,8 +175,10 @@ def create_key(
     asked = key_asked_for(name, scope, projects, expires)
 
     async def make(store: "Store") -> str:
-        key, text = await open_keys(settings, store).create(asked.name, asked.scopes, asked.projects, asked.expires_at)
-        await Audit(store.keys).note(None, "key.create", key.id, **created(key))
+        wanted = asked.name, asked.scopes, asked.projects, asked.expires_at
+        async with Audit(store.keys).record(None, "key.create", **key_details(*wanted)) as action:
+            key, text = await open_keys(settings, store).create(*wanted)
+            action.came_to(key.id)
         print(f"{describe_key(key)}\nThe key, which is shown this once:", file=sys.stderr)
         return text
 
@@ -200,8 +205,9 @@ def revoke_key(key_id: Annotated[UUID, typer.Argument(metavar="ID", help="As `li
     settings = _settings(quiet=True)
 
     async def revoke(store: "Store") -> "Key":
-        key = await open_keys(settings, store).revoke(key_id)
-        await Audit(store.keys).note(None, "key.revoke", key.id, name=key.name)
+        async with Audit(store.keys).record(None, "key.revoke", key_id) as action:
+            key = await open_keys(settings, store).revoke(key_id)
+            action.came_to(name=key.name)
         return key
 
     print(describe_key(_with_store(settings, revoke)))
@@ -253,8 +259,9 @@ def embed(
 
     async def look(store: "Store") -> str:
         if restart:
-            failed, missing = await embedding_status.restart(store)
-            await Audit(store.keys).note(None, "embed.restart", None, failed=failed, missing=missing)
+            async with Audit(store.keys).record(None, "embed.restart") as action:
+                failed, missing = await embedding_status.restart(store)
+                action.came_to(failed=failed, missing=missing)
             print(f"Queued anew: {failed} that were given up, {missing} that were missing.", flush=True)
         if restart and not status:
             return "A running service makes them; afterimage embed --status shows how far it is."

@@ -16,7 +16,7 @@ router = APIRouter(prefix="/v1/admin/audit", tags=["keys"])
 async def list_audit(
     given: Given, caller: Admin, limit: Annotated[int, Query(ge=1, le=MAX_PAGE)] = 100, cursor: UUID | None = None
 ) -> AuditPage:
-    """What administrators did, newest first: keys, imports and exports, by whom and by which request."""
+    """What administrators did or tried, newest first: keys, imports and exports, by whom and by which request."""
     caller.require_all_projects("the audit record")
     items = list(await given.audit.page(limit + 1, cursor))
     following = str(items[limit - 1].id) if len(items) > limit else None

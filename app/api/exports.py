@@ -29,8 +29,10 @@ async def start_export(request: Request, response: Response, given: Given, calle
     log_projects(*(body.projects or ()))
     for project in body.projects or ():
         caller.require_project(project)
-    job = await given.exports.queue(caller.within(body.projects))
-    await given.audit.note(caller, "export.start", job.id, projects=job.projects)
+    projects = caller.within(body.projects)
+    async with given.audit.record(caller, "export.start", projects=projects) as action:
+        job = await given.exports.queue(projects)
+        action.came_to(job.id)
     response.headers["Location"] = f"{router.prefix}/{job.id}"
     return job
 
@@ -60,13 +62,13 @@ async def get_export(export_id: UUID, given: Given, caller: Admin) -> Export:
 )
 async def get_export_file(export_id: UUID, given: Given, caller: Admin) -> FileResponse:
     """The SQLite file, for AI-AfterImage 0.7 or 0.8, or to be imported again."""
-    path = await given.exports.file(export_id, caller.projects)
-    await given.audit.note(caller, "export.fetch", export_id)
+    async with given.audit.record(caller, "export.fetch", export_id):
+        path = await given.exports.file(export_id, caller.projects)
     return FileResponse(path, media_type=SQLITE_MEDIA_TYPE, filename="memory.db")
 
 
 @router.delete("/{export_id}", status_code=204, responses=responses(404, 422))
 async def delete_export(export_id: UUID, given: Given, caller: Admin) -> None:
     """Removes an export and its file; ends it if it is running."""
-    await given.exports.delete(export_id, caller.projects)
-    await given.audit.note(caller, "export.delete", export_id)
+    async with given.audit.record(caller, "export.delete", export_id):
+        await given.exports.delete(export_id, caller.projects)

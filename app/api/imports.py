@@ -1,6 +1,7 @@
 """Routes of imports."""
 
 from collections.abc import AsyncIterable
+from contextlib import AbstractAsyncContextManager
 from typing import Annotated
 from uuid import UUID
 
@@ -9,7 +10,7 @@ from fastapi.sse import EventSourceResponse, ServerSentEvent
 from pydantic import TypeAdapter
 
 from app.access import Caller
-from app.api.deps import Admin, Given, log_projects
+from app.api.deps import Admin, Given, Services, log_projects
 from app.api.json_body import parse
 from app.api.problems import responses
 from app.api.schemas import (
@@ -21,6 +22,7 @@ from app.api.schemas import (
     Undone,
 )
 from app.api.stopping import ToldToStop
+from app.audit import Action
 from app.errors import TooLargeError, UnsupportedMediaTypeError
 from app.imports import ImportOptions
 from app.models import FindingKind, Import
@@ -60,19 +62,22 @@ async def start_import(
     """
     media_type = request.headers.get("content-type", "").partition(";")[0].strip().lower()
     if media_type in SQLITE_MEDIA_TYPES:
-        job = await given.imports.queue_upload(request.stream(), _options(query, caller))
+        options = _options(query, caller)
+        async with _recorded(given, caller, "upload", options) as action:
+            job = await given.imports.queue_upload(request.stream(), options)
+            action.came_to(job.id, project=job.project)
     elif media_type == "application/json":
         body = parse(ImportIn, await _small(request))
         caller.require_all_projects("the import of a file of the server, which may hold those of others")
-        job = await given.imports.queue_file(body.path, _options(body, caller))
+        options = _options(body, caller)
+        async with _recorded(given, caller, body.path, options) as action:
+            job = await given.imports.queue_file(body.path, options)
+            action.came_to(job.id, project=job.project)
     else:
         raise UnsupportedMediaTypeError(
             f"content-type: must be application/json or application/vnd.sqlite3, got {media_type or 'none'!r}"
         )
     response.headers["Location"] = f"{router.prefix}/{job.id}"
-    await given.audit.note(
-        caller, "import.start", job.id, source=job.source.name, project=job.project, dry_run=job.dry_run
-    )
     return job
 
 
@@ -133,17 +138,23 @@ async def list_rejects(
 @router.post("/{import_id}/cancel", status_code=202, responses=responses(404, 422))
 async def cancel_import(import_id: UUID, given: Given, caller: Admin) -> Import:
     """Stops an import after the batch in hand; what was imported stays. One that has ended stays as it is."""
-    job = await given.imports.cancel(import_id, caller.projects)
-    await given.audit.note(caller, "import.cancel", job.id)
-    return job
+    async with given.audit.record(caller, "import.cancel", import_id):
+        return await given.imports.cancel(import_id, caller.projects)
 
 
 @router.delete("/{import_id}/memories", responses=responses(404, 409, 422))
 async def undo_import(import_id: UUID, given: Given, caller: Admin) -> Undone:
     """Deletes exactly the memories that an import brought in."""
-    deleted = await given.imports.undo(import_id, caller.projects)
-    await given.audit.note(caller, "import.undo", import_id, deleted=deleted)
+    async with given.audit.record(caller, "import.undo", import_id) as action:
+        deleted = await given.imports.undo(import_id, caller.projects)
+        action.came_to(deleted=deleted)
     return Undone(deleted=deleted)
+
+
+def _recorded(
+    given: Services, caller: Caller, source: str, options: ImportOptions
+) -> AbstractAsyncContextManager[Action]:
+    return given.audit.record(caller, "import.start", source=source, project=options.project, dry_run=options.dry_run)
 
 
 def _options(query: ImportQuery, caller: Caller) -> ImportOptions:

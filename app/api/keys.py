@@ -9,7 +9,7 @@ from app.api.deps import Admin, Given
 from app.api.json_body import described, read_as
 from app.api.problems import responses
 from app.api.schemas import KeyIn, KeyList, KeyMade
-from app.audit import created
+from app.audit import key_details
 
 router = APIRouter(prefix="/v1/admin/keys", tags=["keys"])
 
@@ -24,8 +24,10 @@ async def create_key(given: Given, caller: Admin, request: Request) -> KeyMade:
     """
     caller.require_all_projects(PURPOSE)
     body = await read_as(KeyIn, request)
-    key, text = await given.keys.create(body.name, body.scopes, body.projects, body.expires_at)
-    await given.audit.note(caller, "key.create", key.id, **created(key))
+    asked = body.name, body.scopes, body.projects, body.expires_at
+    async with given.audit.record(caller, "key.create", **key_details(*asked)) as action:
+        key, text = await given.keys.create(*asked)
+        action.came_to(key.id)
     return KeyMade(key=text, details=key)
 
 
@@ -40,6 +42,7 @@ async def list_keys(given: Given, caller: Admin) -> KeyList:
 async def revoke_key(key_id: UUID, given: Given, caller: Admin) -> Key:
     """Revokes a key, from the next request on. It stays in the list."""
     caller.require_all_projects(PURPOSE)
-    key = await given.keys.revoke(key_id)
-    await given.audit.note(caller, "key.revoke", key.id, name=key.name)
+    async with given.audit.record(caller, "key.revoke", key_id) as action:
+        key = await given.keys.revoke(key_id)
+        action.came_to(name=key.name)
     return key

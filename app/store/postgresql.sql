@@ -906,9 +906,16 @@ RETURNING *;
 SELECT EXISTS (SELECT 1 FROM keys) AS found;
 
 -- name: add_audit!
--- Notes what an administrator did.
+-- Notes what an administrator is about to do.
 INSERT INTO audit (id, at, actor, key_id, action, target, details, request_id)
 VALUES (:id, :at, :actor, :key_id, :action, :target, :details, :request_id);
+
+-- name: end_audit!
+-- Adds what came of it.
+UPDATE audit
+SET target = :target,
+    details = :details
+WHERE id = :id;
 
 -- name: list_audit
 -- What administrators did, newest first, behind a record.

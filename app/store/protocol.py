@@ -260,7 +260,10 @@ class KeyStore(Protocol):
         """True if there is or was a key."""
 
     async def add_audit(self, entry: AuditEntry) -> None:
-        """Notes what an administrator did."""
+        """Notes what an administrator is about to do."""
+
+    async def end_audit(self, entry: AuditEntry) -> None:
+        """Changes the target and the details of what was noted to those that are known at its end."""
 
     async def audit(self, limit: int, before: UUID | None) -> list[AuditEntry]:
         """What was done, newest first; `before` continues behind a record."""

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
-from uuid import UUID, uuid4
+from uuid import uuid4
 
 import httpx
 import pytest
@@ -268,21 +268,6 @@ async def test_a_key_is_made_used_listed_and_revoked(client: httpx.AsyncClient) 
     assert again.json() == revoked.json()
     assert (await client.delete(f"/v1/admin/keys/{first['details']['id']}", headers=me)).status_code == 200
     assert (await client.get("/v1/stats")).status_code == 401  # the last key is gone, the door stays shut
-
-
-async def test_the_record_tells_who_did_what(client: httpx.AsyncClient, folder: Path) -> None:
-    first = (await client.post("/v1/admin/keys", json={"name": "me", "scopes": ["admin"]})).json()
-    me = {**bearer(first["key"]), "X-Request-ID": "r-1"}
-    write_ai_afterimage(folder / "memory.db", [entry(1)])
-    job = (await client.post("/v1/admin/imports", json={"path": "memory.db", "project": "p"}, headers=me)).json()
-    page = (await client.get("/v1/admin/audit?limit=1", headers=me)).json()
-    rest = (await client.get("/v1/admin/audit", params={"cursor": page["next_cursor"]}, headers=me)).json()
-    assert [one["action"] for one in page["items"] + rest["items"]] == ["import.start", "key.create"]
-    [record] = page["items"]
-    assert (record["actor"], record["target"], record["request_id"]) == ("me", job["id"], "r-1")
-    assert (UUID(record["key_id"]), record["details"]["project"]) == (UUID(first["details"]["id"]), "p")
-    assert rest["items"][0]["actor"] == "anyone"
-    assert first["key"][-20:] not in str(rest)
 
 
 async def test_the_key_of_the_settings_may_do_everything(settings: Settings) -> None:

@@ -68,6 +68,13 @@ class PostgresKeys:
                 request_id=entry.request_id,
             )
 
+    async def end_audit(self, entry: AuditEntry) -> None:
+        """See KeyStore."""
+        async with self._connections.acquire() as connection:
+            await self._queries.end_audit(
+                connection, id=entry.id, target=entry.target, details=json.dumps(entry.details)
+            )
+
     async def audit(self, limit: int, before: UUID | None) -> list[AuditEntry]:
         """See KeyStore."""
         async with self._connections.acquire() as connection:

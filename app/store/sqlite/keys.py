@@ -67,6 +67,11 @@ class SqliteKeys:
         }
         await self._connections.write(lambda connection: self._queries.add_audit(connection, **values))
 
+    async def end_audit(self, entry: AuditEntry) -> None:
+        """See KeyStore."""
+        values = {"id": str(entry.id), "target": entry.target, "details": json.dumps(entry.details)}
+        await self._connections.write(lambda connection: self._queries.end_audit(connection, **values))
+
     async def audit(self, limit: int, before: UUID | None) -> list[AuditEntry]:
         """See KeyStore."""
         async with self._connections.read() as connection:
