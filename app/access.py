@@ -52,9 +52,13 @@ class Caller:
         """Tells one caller from another: the id of the key, or the name where there is none."""
         return str(self.key_id or self.name)
 
+    def has(self, scope: KeyScope) -> bool:
+        """True if the caller may do what needs this scope."""
+        return scope in self.scopes or KeyScope.ADMIN in self.scopes
+
     def require(self, scope: KeyScope) -> None:
         """Raises ForbiddenError if the caller may not do what needs this scope."""
-        if scope not in self.scopes and KeyScope.ADMIN not in self.scopes:
+        if not self.has(scope):
             raise ForbiddenError(f"the key {self.name!r} lacks the scope {scope}: use one that has it", scope)
 
     def require_project(self, project: str) -> None:

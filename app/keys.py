@@ -1,5 +1,6 @@
 """Keys: made, listed, revoked, and what a request with one of them may do."""
 
+import asyncio
 import hashlib
 import hmac
 import re
@@ -12,7 +13,7 @@ from uuid import UUID
 from uuid_utils.compat import uuid7
 
 from app.access import Caller, Key, KeyScope
-from app.errors import InvalidInputError, NotFoundError, UnauthorizedError
+from app.errors import InvalidInputError, NotFoundError, UnauthorizedError, UnavailableError
 from app.store.protocol import KeyStore
 
 TOKEN = re.compile(r"aft_([0-9a-f]{32})_([A-Za-z0-9_-]{43})", re.ASCII)
@@ -91,6 +92,24 @@ class Keys:
         if scheme.lower() != "bearer":
             raise UnauthorizedError(f"the scheme of Authorization must be Bearer: {SEND_ONE}", given=True)
         return await self._holder(token.strip())
+
+    async def caller_soon(self, authorization: str | None, *, local: bool, seconds: float) -> Caller | None:
+        """As `caller`, for routes that anyone may ask: None for a stranger.
+
+        Of a store that does not answer within these seconds it is taken that nobody has made a key since.
+        """
+        try:
+            async with asyncio.timeout(seconds):
+                return await self.caller(authorization, local=local)
+        except UnauthorizedError:
+            return None
+        except (UnavailableError, TimeoutError):
+            return ANYONE if authorization is None and local and self.was_open else None
+
+    @property
+    def was_open(self) -> bool:
+        """True if the service asked nobody for a key, when it looked last."""
+        return not self._closed and self._open_until > 0
 
     async def still_count(self, caller: Caller) -> bool:
         """True if a caller, found some time ago, would be found again."""

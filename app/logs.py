@@ -1,7 +1,9 @@
 """Structured logs: one line an event, as JSON or for a person at a terminal."""
 
 import logging
+import math
 import sys
+import time
 import traceback
 from collections.abc import Iterator
 from contextlib import suppress
@@ -14,6 +16,11 @@ from app.errors import AfterImageError, InvalidInputError
 
 TELLING = (OSError, AttributeError, TypeError, NameError, ImportError, NotImplementedError, AfterImageError)
 """Errors whose message tells of the program; that of any other may hold what somebody has sent."""
+
+WARNING_SECONDS = 60.0
+"""Between two warnings of the same."""
+
+log = structlog.get_logger(__name__)
 
 KEPT_DETAILS = ("sqlstate", "table_name", "column_name", "constraint_name", "sqlite_errorname")
 
@@ -69,6 +76,19 @@ class _Lines:
             self._stream.flush()
 
     debug = info = warning = error = exception = critical = msg
+
+
+class SeldomWarnings:
+    """Warns of what goes on for long: of each once a minute, however often it is met."""
+
+    def __init__(self) -> None:
+        self._warned_at: dict[str, float] = {}
+
+    def warn(self, event: str, **details: Any) -> None:
+        """Logs it, unless that was done within the last minute."""
+        if time.monotonic() - self._warned_at.get(event, -math.inf) > WARNING_SECONDS:
+            self._warned_at[event] = time.monotonic()
+            log.warning(event, **details)
 
 
 def configure_logs(level: str, form: Literal["auto", "json", "console"]) -> None:

@@ -31,6 +31,7 @@ from app.idempotency import Idempotency
 from app.import_watch import ImportWatch
 from app.imports import ImportLimits, Imports
 from app.keys import Keys
+from app.logs import SeldomWarnings
 from app.memories import Memories
 from app.ranking import Weights
 from app.redaction import Redaction, SecretsMode
@@ -87,6 +88,7 @@ def create_app(settings: Settings | None = None, peers: Peers | None = None) -> 
         redoc_url=None,
     )
     app.state.stopping = stopping
+    app.state.warnings = SeldomWarnings()
     app.state.peers = peers
     app.state.max_body_bytes = settings.max_body_bytes
     app.state.in_flight = dict.fromkeys(Kind, 0)

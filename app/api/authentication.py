@@ -11,12 +11,15 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 
 from app.api.deps import Services
 from app.api.problems import of
-from app.errors import AfterImageError
+from app.errors import AfterImageError, UnavailableError
 
 OPEN_TO_ALL = frozenset({"/livez", "/readyz", "/openapi.json", "/docs", "/docs/oauth2-redirect"})
 """Nothing there tells what is stored."""
 
 OPEN_BELOW = "/static-offline-docs/"
+
+UNKNOWN = "the store does not answer, and keys are kept there; send it again later"
+"""What a stranger is told; why is in the log."""
 
 
 class Authentication:
@@ -32,7 +35,12 @@ class Authentication:
             return
         services: Services = scope["app"].state.services
         try:
-            caller = await services.keys.caller(Headers(scope=scope).get("authorization"), local=_is_local(scope))
+            caller = await services.keys.caller(Headers(scope=scope).get("authorization"), local=is_local(scope))
+        except UnavailableError as error:
+            scope["app"].state.warnings.warn("who calls cannot be looked up", reason=str(error))
+            told = error if services.keys.was_open else UnavailableError(UNKNOWN, error.retry_after_seconds)
+            await of(Request(scope), told)(scope, receive, send)
+            return
         except AfterImageError as error:
             await of(Request(scope), error)(scope, receive, send)
             return
@@ -42,7 +50,7 @@ class Authentication:
         await self._app(scope, receive, send)
 
 
-def _is_local(scope: Scope) -> bool:
+def is_local(scope: Scope) -> bool:
     """True if the request comes from this machine, and not from a page of another one in a browser here.
 
     A Unix socket has no address. A browser says in `Origin` whose page it is, and in `Host` what it took for the name

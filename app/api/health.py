@@ -1,12 +1,16 @@
 """Routes that tell whether the service is well, and what it holds."""
 
 import asyncio
+import re
+from collections.abc import Mapping
 from typing import Annotated, Literal
 
-from fastapi import APIRouter, Query, Response
+from fastapi import APIRouter, Query, Request, Response
 from pydantic import BaseModel, Field
 
-from app.api.deps import Given, Reader, log_projects
+from app.access import KeyScope
+from app.api.authentication import is_local
+from app.api.deps import Given, Reader, Services, log_projects
 from app.api.fields import Project
 from app.api.problems import responses
 from app.api.schemas import MAX_PROJECTS
@@ -17,7 +21,9 @@ from app.models import Stats
 
 router = APIRouter(tags=["service"])
 
-OK = "ok"
+OK, LOADING, STOPPING = PLAIN = ("ok", "loading", "stopping")
+
+STANDBY = "standby "
 
 PATIENCE_SECONDS = 3.0
 """How long the store may take for a sign of life."""
@@ -36,7 +42,8 @@ class Readiness(BaseModel):
     checks: dict[str, str] = Field(
         description="By name: `ok`, `loading`, `stopping`, or what is wrong. Only semantic and hybrid searches need "
         "the model, and all does without a standby. `embedding_change` is there while the model is being changed, "
-        "and stops nothing.",
+        "and stops nothing. Without a key for all projects, where keys are asked for, no more than `down` is said of "
+        "what is wrong, and of `standbys` no more than how many are well.",
         examples=[{"postgresql": "ok", "embedding": "ok", "standby 10.0.0.2": "ok, 0.1 s behind"}],
     )
 
@@ -48,33 +55,55 @@ async def livez() -> Alive:
 
 
 @router.get("/readyz", responses={503: {"model": Readiness, "description": "A part is down."}})
-async def readyz(given: Given, stopping: ToldToStop, response: Response) -> Readiness:
+async def readyz(request: Request, given: Given, stopping: ToldToStop, response: Response) -> Readiness:
     """Whether the service can do its work; 503 names the part that fails, or says that the service is stopping."""
-    checks = {given.store.backend: OK, "embedding": OK}
-    try:
-        async with asyncio.timeout(PATIENCE_SECONDS):
-            await given.store.ping()
-    except TimeoutError:
-        checks[given.store.backend] = f"no answer within {PATIENCE_SECONDS:g} s"
-    except UnavailableError as error:
-        checks[given.store.backend] = str(error)
+    store, is_trusted = await asyncio.gather(_store(given), _is_trusted(request, given))
     active, target = given.models.active.worker, given.models.target.worker
-    checks["embedding"] = _state(active)
+    checks = {given.store.backend: store, "embedding": _state(active)}
     if target is not active:
         state = _state(target)
         checks["embedding_change"] = f"{OK}: the vectors of {target.model} are being made" if state == OK else state
     for standby in given.store.standbys():
-        checks[f"standby {standby.name}"] = standby.problem or f"{OK}, {standby.lag_seconds:.1f} s behind"
+        checks[f"{STANDBY}{standby.name}"] = standby.problem or f"{OK}, {standby.lag_seconds:.1f} s behind"
     if stopping.is_set():
-        checks["service"] = "stopping"
-    ready = checks[given.store.backend] == OK and active.problem is None and not stopping.is_set()
+        checks["service"] = STOPPING
+    ready = store == OK and active.problem is None and not stopping.is_set()
     if not ready:
+        request.app.state.warnings.warn("not ready", checks=checks)
         response.status_code = 503
-    return Readiness(ready=ready, checks=checks)
+    return Readiness(ready=ready, checks=checks if is_trusted else _brief(checks))
+
+
+async def _store(given: Services) -> str:
+    try:
+        async with asyncio.timeout(PATIENCE_SECONDS):
+            await given.store.ping()
+    except TimeoutError:
+        return f"no answer within {PATIENCE_SECONDS:g} s"
+    except UnavailableError as error:
+        return str(error)
+    return OK
+
+
+async def _is_trusted(request: Request, given: Services) -> bool:
+    """True if the caller may know hosts and causes: as for the metrics, with a key for all projects."""
+    authorization, local = request.headers.get("authorization"), is_local(request.scope)
+    caller = await given.keys.caller_soon(authorization, local=local, seconds=PATIENCE_SECONDS)
+    return caller is not None and caller.projects is None and caller.has(KeyScope.READ)
+
+
+def _brief(checks: Mapping[str, str]) -> dict[str, str]:
+    """The same without hosts and causes."""
+    words = {name: re.split(r"\W", state)[0] for name, state in checks.items()}
+    brief = {name: word if word in PLAIN else "down" for name, word in words.items()}
+    standbys = [brief.pop(name) for name in checks if name.startswith(STANDBY)]
+    if standbys:
+        brief["standbys"] = f"{standbys.count(OK)} of {len(standbys)} {OK}"
+    return brief
 
 
 def _state(worker: EmbeddingWorker) -> str:
-    return worker.problem or (OK if worker.ready else "loading")
+    return worker.problem or (OK if worker.ready else LOADING)
 
 
 @router.get("/v1/stats", responses=responses(422))
