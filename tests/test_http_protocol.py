@@ -90,6 +90,27 @@ async def test_a_head_that_does_not_end_is_refused(port: int, begin: bytes) -> N
     assert str(MAX_HEAD_BYTES).encode() in answer
 
 
+BODY = b"0\r\n\r\nGET /smuggled HTTP/1.1\r\nHost: localhost\r\n\r\n"
+
+
+@pytest.mark.parametrize(
+    "framing",
+    [
+        b"Content-Length: %d\r\nTransfer-Encoding: chunked\r\n" % len(BODY),
+        b"Transfer-Encoding: chunked\r\nContent-Length: %d\r\n" % len(BODY),
+        b"Content-Length: 5\r\nContent-Length: %d\r\n" % len(BODY),
+        b"Content-Length : %d\r\n" % len(BODY),
+        b"Content-Length: +%d\r\n" % len(BODY),
+        b"Transfer-Encoding: xchunked\r\n",
+        b"X-A: a\r\n Transfer-Encoding: chunked\r\n",
+    ],
+)
+async def test_a_body_whose_end_is_in_doubt_is_refused_with_all_that_follows(port: int, framing: bytes) -> None:
+    answer = await answers(port, HEAD + framing + b"\r\n" + BODY)
+    assert answer.startswith(b"HTTP/1.1 400 ")
+    assert answer.count(b"HTTP/1.1") == 1
+
+
 async def test_chunks_that_say_nothing_end_the_connection(port: int) -> None:
     head = HEAD + b"Transfer-Encoding: chunked\r\n\r\n"
     for endless in (b"1;x=", b"0\r\nX-Trailer: "):

@@ -35,7 +35,7 @@ class Authentication:
             return
         services: Services = scope["app"].state.services
         try:
-            caller = await services.keys.caller(Headers(scope=scope).get("authorization"), local=is_local(scope))
+            caller = await services.keys.caller(authorization_of(scope), local=is_local(scope))
         except UnavailableError as error:
             scope["app"].state.warnings.warn("who calls cannot be looked up", reason=str(error))
             told = error if services.keys.was_open else UnavailableError(UNKNOWN, error.retry_after_seconds)
@@ -50,6 +50,12 @@ class Authentication:
         await self._app(scope, receive, send)
 
 
+def authorization_of(scope: Scope) -> str | None:
+    """The header; of several, which one before the service may have taken otherwise, none that counts."""
+    fields = Headers(scope=scope).getlist("authorization")
+    return ", ".join(fields) if fields else None
+
+
 def is_local(scope: Scope) -> bool:
     """True if the request comes from this machine, and not from a page of another one in a browser here.
 
@@ -59,7 +65,7 @@ def is_local(scope: Scope) -> bool:
     if not scope.get("client"):
         return True
     headers = Headers(scope=scope)
-    names = [headers.get("host", "localhost"), *headers.getlist("origin")]
+    names = [*headers.getlist("host"), *headers.getlist("origin")]
     return _is_loopback(scope["client"][0]) and all(map(_names_loopback, names))
 
 

@@ -9,7 +9,7 @@ from fastapi import APIRouter, Query, Request, Response
 from pydantic import BaseModel, Field
 
 from app.access import KeyScope
-from app.api.authentication import is_local
+from app.api.authentication import authorization_of, is_local
 from app.api.deps import Given, Reader, Services, log_projects
 from app.api.fields import Project
 from app.api.problems import responses
@@ -87,7 +87,7 @@ async def _store(given: Services) -> str:
 
 async def _is_trusted(request: Request, given: Services) -> bool:
     """True if the caller may know hosts and causes: as for the metrics, with a key for all projects."""
-    authorization, local = request.headers.get("authorization"), is_local(request.scope)
+    authorization, local = authorization_of(request.scope), is_local(request.scope)
     caller = await given.keys.caller_soon(authorization, local=local, seconds=PATIENCE_SECONDS)
     return caller is not None and caller.projects is None and caller.has(KeyScope.READ)
 

@@ -11,7 +11,7 @@ from pydantic import TypeAdapter
 
 from app.access import Caller
 from app.api.deps import Admin, Given, Services, log_projects
-from app.api.json_body import parse
+from app.api.json_body import parse, refuse_encoded
 from app.api.problems import responses
 from app.api.schemas import (
     MAX_PAGE,
@@ -60,6 +60,7 @@ async def start_import(
     file itself as `application/vnd.sqlite3` with the options as query parameters. Follow the import at the address in
     `Location`.
     """
+    refuse_encoded(request)
     media_type = request.headers.get("content-type", "").partition(";")[0].strip().lower()
     if media_type in SQLITE_MEDIA_TYPES:
         options = _options(query, caller)

@@ -49,15 +49,23 @@ async def json_of(request: Request) -> bytes:
     """The body.
 
     Raises:
-        UnsupportedMediaTypeError: it does not say that it is JSON. A page in a browser may send other bodies to this
-            machine unasked.
+        UnsupportedMediaTypeError: it is compressed, or does not say that it is JSON. A page in a browser may send other
+            bodies to this machine unasked.
     """
+    refuse_encoded(request)
     media_type = request.headers.get("content-type", "").partition(";")[0].strip().lower()
     if media_type != "application/json" and not (
         media_type.startswith("application/") and media_type.endswith("+json")
     ):
         raise UnsupportedMediaTypeError(f"content-type: must be application/json, got {media_type or 'none'!r}")
     return await request.body()
+
+
+def refuse_encoded(request: Request) -> None:
+    """Raises UnsupportedMediaTypeError for a compressed body, which would be read as it is."""
+    encoding = request.headers.get("content-encoding", "identity").strip().lower()
+    if encoding != "identity":
+        raise UnsupportedMediaTypeError(f"content-encoding: must be absent, or identity, got {encoding[:80]!r}")
 
 
 def parse(model: type[M], body: bytes) -> M:

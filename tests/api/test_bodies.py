@@ -1,6 +1,7 @@
 """JSON that would keep everybody waiting is refused before it is read; what is wrong is said in a few words."""
 
 import gc
+import gzip
 import json
 import time
 import tracemalloc
@@ -82,6 +83,19 @@ async def test_a_refused_body_is_let_go(client: httpx.AsyncClient) -> None:
     finally:
         tracemalloc.stop()
         gc.enable()
+
+
+@pytest.mark.parametrize("encoding", ["gzip", "br", "deflate, gzip", "GZIP"])
+async def test_a_compressed_body_is_refused_whatever_it_holds(client: httpx.AsyncClient, encoding: str) -> None:
+    plain = json.dumps(MEMORY).encode()
+    for path, media_type in (("memories", "application/json"), ("admin/imports", "application/vnd.sqlite3")):
+        for body in (plain, gzip.compress(plain)):
+            headers = {"content-type": media_type, "content-encoding": encoding}
+            answer = await client.post(f"/v1/{path}", content=body, headers=headers)
+            assert (answer.status_code, "content-encoding" in answer.json()["detail"]) == (415, True)
+    assert (await client.get("/v1/stats")).json()["total_entries"] == 0
+    identity = await client.post("/v1/memories", content=plain, headers={**JSON, "content-encoding": "identity"})
+    assert identity.status_code == 201
 
 
 async def test_commas_in_code_are_no_values(client: httpx.AsyncClient) -> None:
