@@ -92,6 +92,13 @@ def test_the_container_is_read_only_and_has_no_capabilities(compose: Any) -> Non
     assert service["security_opt"] == ["no-new-privileges:true"]
 
 
+def test_postgresql_has_no_more_capabilities_than_to_become_its_user(compose: Any) -> None:
+    service = compose["services"]["postgres"]
+    assert service["cap_drop"] == ["ALL"]
+    assert service["cap_add"] == ["CHOWN", "DAC_OVERRIDE", "FOWNER", "SETGID", "SETUID"]
+    assert service["security_opt"] == ["no-new-privileges:true"]
+
+
 def test_the_image_is_built_from_what_the_wheel_is_made_of() -> None:
     packages = PYPROJECT["tool"]["hatch"]["build"]["targets"]["wheel"]["packages"]
     assert copied() == {"pyproject.toml", PROJECT["readme"], *packages}
