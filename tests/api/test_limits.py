@@ -167,3 +167,42 @@ async def test_more_searches_than_the_limit_are_sent_away_and_writes_are_not(set
         assert (await client.post("/v1/memories", json=MEMORY)).status_code == 201
         pause.set()
         assert (await slow).status_code == 200
+
+
+async def test_requests_that_find_no_connection_are_answered_in_time(database: str, tmp_path: Path) -> None:
+    alone: dict[str, Any] = {"database_url": database, "embedding_model": "hashing", "spool_folder": tmp_path}
+    alone |= {"min_pool_size": 1, "max_pool_size": 1, "acquire_timeout_seconds": 0.3}
+    async with limited(Settings.model_validate(alone)) as (client, services):
+        assert (await client.post("/v1/memories", json=MEMORY)).status_code == 201
+        async with services.store._connections.acquire(), asyncio.timeout(10):
+            for answer in (
+                await client.post("/v1/memories", json=MEMORY),
+                await client.post("/v1/search/fts", json={"query": "x"}),
+                await client.get("/v1/memories"),
+            ):
+                assert (answer.status_code, answer.headers["retry-after"]) == (503, "1")
+                assert "no database connection was to be had within 0.3 s" in answer.json()["detail"]
+                assert "AFTERIMAGE_MAX_POOL_SIZE" in answer.json()["detail"]
+        async with asyncio.timeout(10):
+            while (await client.post("/v1/memories", json=MEMORY)).status_code != 201:
+                await asyncio.sleep(0.01)
+
+
+async def test_more_waiting_imports_than_the_limit_are_sent_away(settings: Settings, folder: Path) -> None:
+    content = write_ai_afterimage(folder / "memory.db", [entry(1)]).read_bytes()
+    sqlite = {"content-type": "application/vnd.sqlite3"}
+    async with limited(settings, max_queued_imports=1) as (client, services):
+        await services.imports.stop()
+        first = await client.post("/v1/admin/imports", json={"path": "memory.db"})
+        assert first.status_code == 202
+        for refused in (
+            await client.post("/v1/admin/imports", json={"path": "memory.db"}),
+            await client.post("/v1/admin/imports?project=p", content=content, headers=sqlite),
+        ):
+            assert (refused.status_code, refused.headers["retry-after"]) == (503, "30")
+            assert "1 imports wait already" in refused.json()["detail"]
+            assert "AFTERIMAGE_MAX_QUEUED_IMPORTS" in refused.json()["detail"]
+        assert len(list(settings.spool_folder.glob("*.sqlite"))) == 1
+        await client.post(f"{first.headers['location']}/cancel")
+        again = await client.post("/v1/admin/imports?project=p", content=content, headers=sqlite)
+        assert again.status_code == 202

@@ -318,3 +318,19 @@ async def test_a_model_that_did_not_load_is_tried_again_at_the_next_use(use: str
         await worker.wait_ready()
     await worker.stop()
     assert (worker.ready, worker.problem) == (True, None)
+
+
+async def test_as_many_texts_wait_as_is_documented_and_no_more(embedder: GatedEmbedder) -> None:
+    worker = EmbeddingWorker(embedder)
+    await worker.start()
+    await worker.wait_ready()
+    assert worker.limit_texts == 1024
+    in_hand = await occupy(worker, embedder)
+    waiting = await ask(worker, Priority.QUERY, *(f"text {number}" for number in range(1024)))
+    with pytest.raises(UnavailableError, match="1024"):
+        await worker.embed(["one more"], Priority.QUERY)
+    embedder.gate.set()
+    assert len(await waiting) == 1024
+    await in_hand
+    assert len(await worker.embed(["one more"], Priority.QUERY)) == 1
+    await worker.stop()
