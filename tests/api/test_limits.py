@@ -117,6 +117,7 @@ def test_which_requests_share_a_limit() -> None:
     assert kind_of("DELETE", "/v1/memories/x") is Kind.WRITES
     assert {kind_of("GET", path) for path in ("/v1/memories", "/v1/memories/x", "/v1/stats")} == {Kind.SEARCHES}
     assert kind_of("POST", "/v1/search/hybrid") is Kind.SEARCHES
+    assert kind_of("GET", "/v1/admin/imports/x/events") is Kind.EVENT_STREAMS
     assert {kind_of("POST", path) for path in ("/v1/admin/imports", "/metrics")} == {None}
 
 
