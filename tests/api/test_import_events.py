@@ -12,6 +12,7 @@ import httpx
 import pytest
 from fastapi import FastAPI
 
+from app import import_watch
 from app.access import KeyScope
 from app.api.deps import Services
 from app.api.limits import Kind
@@ -39,8 +40,9 @@ async def followed(
 
 
 @pytest.fixture
-async def queued(application: FastAPI, client: httpx.AsyncClient, folder: Path) -> str:
+async def queued(application: FastAPI, client: httpx.AsyncClient, folder: Path, monkeypatch: pytest.MonkeyPatch) -> str:
     """The address of an import that does not begin."""
+    monkeypatch.setattr(import_watch, "KEY_SECONDS", LOOK_SECONDS)
     await application.state.services.imports.stop()
     return await started(client, folder, 1)
 
