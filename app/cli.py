@@ -141,6 +141,7 @@ async def _export(settings: "Settings", path: Path, projects: list[str] | None, 
     from app.audit import Audit
     from app.export_run import ExportRun
     from app.main import open_store
+    from app.sources import shown_name
 
     if path == settings.sqlite_path.resolve():
         raise ConflictError(f"{path} is the service's own file (AFTERIMAGE_SQLITE_PATH); name another")
@@ -149,7 +150,7 @@ async def _export(settings: "Settings", path: Path, projects: list[str] | None, 
         store = await open_store(settings, settings.embedding_model, stack)
         await _name_unknown(store, projects)
         run = ExportRun(store, path, projects, overwrite=overwrite)
-        async with Audit(store.keys).record(None, "export.start", file=path.name, projects=projects):
+        async with Audit(store.keys).record(None, "export.start", file=shown_name(path), projects=projects):
             await export_report.follow(run)
     export_report.print_report(run, time.monotonic() - began)
     return run.counts.failed
