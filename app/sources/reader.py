@@ -130,6 +130,8 @@ class Reader:
         with suppress(sqlite3.Error):  # rows that are not found together are read singly
             for row in _up_to_size(islice(self._read(wanted[0], wanted[-1]), len(wanted))):
                 found[row.rowid] = row
+        if len(found) == len(wanted):
+            return list(found.values())
         return list(_up_to_size(found.get(rowid) or self._read_one(rowid) for rowid in wanted))
 
     def _read_one(self, rowid: int) -> SourceRow | Reject:
@@ -168,6 +170,6 @@ def _up_to_size(rows: Iterable[SourceRow | Reject]) -> Iterator[SourceRow | Reje
     for row in rows:
         yield row
         if isinstance(row, SourceRow):
-            size += sum(len(text or "") for text in (row.new_code, row.old_code, row.context))
+            size += len(row.new_code) + len(row.old_code or "") + len(row.context or "")
         if size >= BATCH_CHARACTERS:
             return
