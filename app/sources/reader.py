@@ -130,7 +130,7 @@ class Reader:
         with suppress(sqlite3.Error):  # rows that are not found together are read singly
             for row in _up_to_size(islice(self._read(wanted[0], wanted[-1]), len(wanted))):
                 found[row.rowid] = row
-        if len(found) == len(wanted):
+        if list(found) == wanted:  # a damaged file may yield others, or the same again
             return list(found.values())
         return list(_up_to_size(found.get(rowid) or self._read_one(rowid) for rowid in wanted))
 
