@@ -1,12 +1,12 @@
 """The HTTP protocol of uvicorn, with bounds on what it does not bound: connections, heads of requests, silence."""
 
 import asyncio
-import time
 from http import HTTPStatus
 from typing import Any
 
-import structlog
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
+
+from app.logs import SeldomWarnings
 
 MAX_HEAD_BYTES = 64 * 1024
 """Of request line and headers, about; the parser has no limit, and takes quadratic time for what does not end."""
@@ -25,27 +25,20 @@ FAREWELLS = 100
 
 RETRY_SECONDS = 1
 
-WARNING_SECONDS = 60.0
-"""Between two warnings that connections are refused."""
-
-log = structlog.get_logger(__name__)
-
 
 class Door:
     """Lets in so many connections at once."""
 
     def __init__(self, limit: int) -> None:
         self._limit = limit
-        self._warned_at = -WARNING_SECONDS
+        self._warnings = SeldomWarnings()
         self.leaving = 0
 
     def lets_in(self, connections: int) -> bool:
         """Whether there is room, `connections` counting the new one; a warning is logged now and then if not."""
         if connections <= self._limit:
             return True
-        if time.monotonic() - self._warned_at > WARNING_SECONDS:
-            self._warned_at = time.monotonic()
-            log.warning("connections are refused", limit=self._limit, setting="AFTERIMAGE_MAX_CLIENT_CONNECTIONS")
+        self._warnings.warn("connections are refused", limit=self._limit, setting="AFTERIMAGE_MAX_CLIENT_CONNECTIONS")
         return False
 
 

@@ -17,10 +17,9 @@ class WordIndexUpkeep(Upkeep):
 
     name = "word-index"
 
-    def __init__(self, store: MemoryStore, *, pause_seconds: float = PAUSE_SECONDS) -> None:
+    def __init__(self, store: MemoryStore) -> None:
         super().__init__()
         self._store = store
-        self._pause_seconds = pause_seconds
 
     async def look(self) -> float:
         """Merges what was stored since the last look."""
@@ -28,4 +27,4 @@ class WordIndexUpkeep(Upkeep):
             await self._store.merge_words()
         except Exception as error:  # noqa: BLE001 - searches read unmerged words too, and the next look tries again
             log.warning("new words are merged into their index later", reason=describe(error))
-        return self._pause_seconds
+        return PAUSE_SECONDS
