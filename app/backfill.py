@@ -11,9 +11,10 @@ from app.embedding.embedder import document_text
 from app.embedding.worker import EmbeddingWorker, Priority
 from app.errors import AfterImageError, UnavailableError
 from app.logs import describe
-from app.models import Memory, MemoryKey
+from app.models import Memory, MemoryKey, Vector
 from app.pieces import cut
 from app.store.embedding_protocol import ClaimedMemory, EmbeddingStore, PieceVector
+from app.traffic import Traffic
 
 FRESH_LIMIT = 256
 """New memories that wait in this process; more are left to the queue in the database."""
@@ -24,11 +25,21 @@ GRACE = timedelta(seconds=10)
 """How long a new memory belongs to the process that took it, before any may embed it."""
 
 CLAIM_BATCH = 64
+POLITE_CLAIM_BATCH = 16
+"""Where each text gives way to requests, so that what is made is soon stored."""
+
 LONG_CLAIM_BATCH = 4
 """Long memories, each of many pieces; they are few, so that a new memory need not wait for many of them."""
 
 CLAIM_TIME = timedelta(seconds=60)
 """How long a claimed memory belongs to the process that claimed it."""
+
+LULL_LIMIT_SECONDS = 0.1
+"""How long a call waits for a moment without requests: under load without end so it is some eight texts a second.
+
+On two cores, with four clients that write without a pause, the p95 of writes beside a backfill was 2.4 times the usual
+without waiting, 1.7 with 0.03 s, 1.3 with 0.05 s and 1.1 with 0.1 s.
+"""
 
 POLL_SECONDS = 1.0
 
@@ -42,9 +53,12 @@ log = structlog.get_logger(__name__)
 class Backfill:
     """Two loops over one worker: `offer` feeds the one, the queue in the database the other."""
 
-    def __init__(self, store: EmbeddingStore, worker: EmbeddingWorker) -> None:
+    def __init__(self, store: EmbeddingStore, worker: EmbeddingWorker, traffic: Traffic | None = None) -> None:
+        """Old memories are embedded out of the way of `traffic`, where the embedder asks for it."""
         self._store = store
         self._worker = worker
+        self._traffic = traffic or Traffic()
+        self._claim_batch = POLITE_CLAIM_BATCH if worker.gives_way else CLAIM_BATCH
         self._fresh: asyncio.Queue[Memory] = asyncio.Queue()
         self._fresh_in_hand: list[Memory] = []
         self._claimed: dict[MemoryKey, datetime] = {}
@@ -88,10 +102,20 @@ class Backfill:
             UnavailableError: there is no model, or no store; the memories stay queued.
         """
         texts = [document_text(memory.file_path, memory.new_code) for memory in memories]
-        vectors = await self._worker.embed(texts, priority)
+        vectors = await self._vectors(texts, priority)
         await self._store.save(
             self._worker.model, {memory.key: vector for memory, vector in zip(memories, vectors, strict=True)}
         )
+
+    async def _vectors(self, texts: Sequence[str], priority: Priority) -> Sequence[Vector]:
+        """In the order of the texts; those nobody waits for give way to requests where both need the same cores."""
+        if priority is not Priority.BACKFILL or not self._worker.gives_way:
+            return list(await self._worker.embed(texts, priority))
+        vectors: list[Vector] = []
+        for at in range(0, len(texts), self._worker.texts_per_call):
+            await self._traffic.lull(LULL_LIMIT_SECONDS)
+            vectors.extend(await self._worker.embed(texts[at : at + self._worker.texts_per_call], priority))
+        return vectors
 
     async def _embed_fresh(self) -> None:
         while True:
@@ -115,7 +139,7 @@ class Backfill:
                 while not complete:
                     complete = await self._store.queue_missing(self._worker.model, datetime.now(UTC)) == 0
                 await self._worker.wait_ready()
-                if claims := await self._claim(CLAIM_BATCH, whole=True):
+                if claims := await self._claim(self._claim_batch, whole=True):
                     await self._embed_claims(claims)
                 elif long := await self._claim(LONG_CLAIM_BATCH, whole=False):
                     for claim in long:
@@ -162,7 +186,7 @@ class Backfill:
         try:
             pieces = await asyncio.to_thread(cut, memory.new_code)
             texts = [document_text(memory.file_path, piece.text) for piece in pieces]
-            vectors = await self._worker.embed(texts, Priority.BACKFILL)
+            vectors = await self._vectors(texts, Priority.BACKFILL)
             made = [PieceVector(piece.piece, vector) for piece, vector in zip(pieces, vectors, strict=True)]
             await self._store.save_pieces(self._worker.model, memory.key, made)
         except UnavailableError:

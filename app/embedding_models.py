@@ -15,6 +15,7 @@ from app.embedding.worker import EmbeddingWorker, Priority
 from app.errors import AfterImageError, UnavailableError
 from app.models import EmbeddingStats, Memory, Vector
 from app.store.embedding_protocol import EmbeddingStore, ModelsInUse, ModelStore
+from app.traffic import Traffic
 
 KEPT_TIME = timedelta(minutes=2)
 """How long a former model and its vectors stay after a change: longer than any search that began before it."""
@@ -53,6 +54,7 @@ class EmbeddingModels:
         embeddings: EmbeddingStore,
         models: ModelStore,
         open_embedder: Callable[[str], Embedder],
+        traffic: Traffic | None = None,
         *,
         kept_time: timedelta = KEPT_TIME,
         poll_seconds: float = POLL_SECONDS,
@@ -60,6 +62,7 @@ class EmbeddingModels:
         self._embeddings = embeddings
         self._models = models
         self._open_embedder = open_embedder
+        self._traffic = traffic or Traffic()
         self._kept_time = kept_time
         self._poll_seconds = poll_seconds
         self._used: ModelsInUse | None = None
@@ -233,7 +236,7 @@ class EmbeddingModels:
         else:
             worker = EmbeddingWorker(self._open_embedder(model))
             await worker.start()
-        backfill = Backfill(self._embeddings, worker)
+        backfill = Backfill(self._embeddings, worker, self._traffic)
         if self._makes_vectors:
             backfill.start()
         return RunningModel(worker, backfill)

@@ -14,7 +14,7 @@ from app.api import audit, exports, health, imports, keys, memories, metrics, se
 from app.api.authentication import Authentication
 from app.api.deps import Services
 from app.api.document import completed
-from app.api.limits import Kind, Limits, RequestLimits, most_in_flight
+from app.api.limits import Limits, RequestLimits, most_in_flight
 from app.api.metrics import RequestMetrics, leave_figures
 from app.api.middleware import RequestLog
 from app.api.peers import Peers
@@ -42,6 +42,7 @@ from app.store.protocol import Store
 from app.store.sqlite import SqliteStore
 from app.store.sqlite.alone import alone_on
 from app.sweep import Sweep
+from app.traffic import Traffic
 from app.vector_index import VectorIndexUpkeep
 from app.word_index import WordIndexUpkeep
 
@@ -59,14 +60,14 @@ def create_app(settings: Settings | None = None, peers: Peers | None = None) -> 
     Its `state.stopping` is to be set when the service is told to stop. `peers` are the other processes of one service.
     """
     settings = settings or load_settings()
-    stopping = asyncio.Event()
+    stopping, traffic = asyncio.Event(), Traffic()
 
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
         async with AsyncExitStack() as stack:
             if settings.backend == "sqlite":
                 stack.enter_context(alone_on(settings.sqlite_path))
-            services = await open_services(settings, stack, decides_model=True)
+            services = await open_services(settings, stack, traffic, decides_model=True)
             await _refuse_strangers(settings, services.keys)
             services.imports.start()
             stack.push_async_callback(services.imports.stop)
@@ -76,7 +77,7 @@ def create_app(settings: Settings | None = None, peers: Peers | None = None) -> 
             app.state.services = services
             await stack.enter_async_context(running(_stop_early(stopping, services)))
             if peers is not None:
-                figures = leave_figures(peers, app.state.metrics, services, app.state.in_flight)
+                figures = leave_figures(peers, app.state.metrics, services, app.state.traffic)
                 await stack.enter_async_context(running(figures))
             yield
 
@@ -91,8 +92,8 @@ def create_app(settings: Settings | None = None, peers: Peers | None = None) -> 
     app.state.warnings = SeldomWarnings()
     app.state.peers = peers
     app.state.max_body_bytes = settings.max_body_bytes
-    app.state.in_flight = dict.fromkeys(Kind, 0)
-    app.add_middleware(Limits, limits=_limits(settings), in_flight=app.state.in_flight)
+    app.state.traffic = traffic
+    app.add_middleware(Limits, limits=_limits(settings), traffic=traffic)
     app.add_middleware(Authentication)
     app.add_middleware(Stopping, stopping=stopping)
     app.state.metrics = RequestMetrics()
@@ -131,16 +132,19 @@ def _limits(settings: Settings) -> RequestLimits:
     )
 
 
-async def open_services(settings: Settings, stack: AsyncExitStack, *, decides_model: bool = False) -> Services:
+async def open_services(
+    settings: Settings, stack: AsyncExitStack, traffic: Traffic | None = None, *, decides_model: bool = False
+) -> Services:
     """Opens everything that the application is made of; the stack closes it.
 
     With `decides_model` vectors are made for the configured model from now on, else for those that the store names.
+    The background stays out of the way of `traffic`.
 
     Raises:
         StartupError: says in one line what is wrong and how to mend it.
     """
     store = await open_store(settings, settings.embedding_model, stack)
-    models = _models(settings, store)
+    models = _models(settings, store, traffic)
     stack.push_async_callback(models.stop)
     await models.start(model_identity(settings.embedding_model) if decides_model else None)
     progress = EmbeddingProgress(store.embeddings, store.models)
@@ -186,11 +190,11 @@ async def open_searches(settings: Settings, store: Store, stack: AsyncExitStack,
     return _searches(settings, store, models)
 
 
-def _models(settings: Settings, store: Store) -> EmbeddingModels:
+def _models(settings: Settings, store: Store, traffic: Traffic | None = None) -> EmbeddingModels:
     def embedder(model: str) -> Embedder:
         return open_embedder(model, settings.embedding_device, settings.models_folder, settings.workers)
 
-    return EmbeddingModels(store.embeddings, store.models, embedder)
+    return EmbeddingModels(store.embeddings, store.models, embedder, traffic)
 
 
 def _searches(settings: Settings, store: Store, models: EmbeddingModels) -> Searches:

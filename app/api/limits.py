@@ -4,7 +4,6 @@ import asyncio
 import math
 import time
 from dataclasses import dataclass
-from enum import StrEnum
 
 from limits import RateLimitItemPerMinute
 from limits.aio.storage import MemoryStorage
@@ -17,19 +16,12 @@ from app.access import Caller
 from app.api.problems import of, too_large
 from app.errors import TooManyRequestsError, UnavailableError
 from app.settings import Settings
+from app.traffic import Kind, Traffic
 
 RETRY_SECONDS = 1
 
 UPLOADS = "/v1/admin/imports"
 """Bodies there have a limit of their own."""
-
-
-class Kind(StrEnum):
-    """What a request asks for; each kind has a bound of its own, so that none crowds out the other."""
-
-    WRITES = "writes"
-    SEARCHES = "searches"
-    EVENT_STREAMS = "event streams"
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,11 +40,11 @@ class Limits:
     Routes of administrators take as long as they need, event streams as long as what they follow.
     """
 
-    def __init__(self, app: ASGIApp, limits: RequestLimits, in_flight: dict[Kind, int]) -> None:
-        """`in_flight` is kept up to date, for whoever wants to know."""
+    def __init__(self, app: ASGIApp, limits: RequestLimits, traffic: Traffic) -> None:
+        """The requests are counted in `traffic`, for whoever wants to know."""
         self._app = app
         self._limits = limits
-        self._in_flight = in_flight
+        self._traffic = traffic
         self._window = RateLimitItemPerMinute(limits.per_minute) if limits.per_minute else None
         self._limiter = MovingWindowRateLimiter(MemoryStorage())
 
@@ -74,20 +66,18 @@ class Limits:
         if kind is None:
             await self._app(scope, receive, send)
             return
-        if self._in_flight[kind] >= self._limits.in_flight[kind]:
+        in_flight = self._traffic.in_flight[kind]
+        if in_flight >= self._limits.in_flight[kind]:
             full = UnavailableError(
-                f"{self._in_flight[kind]} {kind} are in flight, which is the limit; send it again later", RETRY_SECONDS
+                f"{in_flight} {kind} are in flight, which is the limit; send it again later", RETRY_SECONDS
             )
             await of(Request(scope), full)(scope, receive, send)
             return
-        self._in_flight[kind] += 1
-        try:
+        with self._traffic.counted(kind):
             if kind is Kind.EVENT_STREAMS:
                 await self._app(scope, receive, send)
             else:
                 await self._in_time(scope, receive, send)
-        finally:
-            self._in_flight[kind] -= 1
 
     async def _in_time(self, scope: Scope, receive: Receive, send: Send) -> None:
         began = False

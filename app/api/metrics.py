@@ -12,11 +12,12 @@ from prometheus_client.exposition import CONTENT_TYPE_LATEST, generate_latest
 from prometheus_client.registry import Collector
 
 from app.api.deps import Given, Reader, Services
-from app.api.limits import Kind, most_in_flight
+from app.api.limits import most_in_flight
 from app.api.peers import Peers
 from app.api.problems import responses
 from app.models import ImportState
 from app.store.protocol import StandbyState
+from app.traffic import Kind, Traffic
 
 router = APIRouter(tags=["service"])
 
@@ -65,7 +66,7 @@ class Figures(Collector):
         yield from self._metrics
 
 
-def figures_here(counted: RequestMetrics, services: Services, in_flight: Mapping[Kind, int]) -> list[Metric]:
+def figures_here(counted: RequestMetrics, services: Services, traffic: Traffic) -> list[Metric]:
     """What this process has done, and the load on it as it is now."""
     store = services.store.load()
     waiting = sum(worker.waiting for worker in services.models.workers)
@@ -78,18 +79,18 @@ def figures_here(counted: RequestMetrics, services: Services, in_flight: Mapping
         CounterMetricFamily("afterimage_connections_wait_seconds", "Waiting for them in all.", store.wait_seconds),
         gauge("embedding_texts_waiting", "Texts that wait for a model here.", waiting),
         *standby_figures(services.store.standbys()),
-        *bounded(services, in_flight),
+        *bounded(services, traffic),
     ]
 
 
-def bounded(services: Services, in_flight: Mapping[Kind, int]) -> Iterator[Metric]:
+def bounded(services: Services, traffic: Traffic) -> Iterator[Metric]:
     """What waits in this process beside what may, and what was taken out of texts."""
     settings = services.settings
     limits = most_in_flight(settings)
     now = GaugeMetricFamily("afterimage_in_flight", "Requests that are being answered, by kind.", labels=["kind"])
     most = GaugeMetricFamily("afterimage_in_flight_limit", "More of them are answered 503.", labels=["kind"])
     for kind in Kind:
-        now.add_metric([kind], in_flight[kind])
+        now.add_metric([kind], traffic.in_flight[kind])
         most.add_metric([kind], limits[kind])
     yield from (now, most)
     yield gauge(
@@ -132,13 +133,11 @@ async def figures_of_the_store(services: Services) -> list[Metric]:
     ]
 
 
-async def leave_figures(
-    peers: Peers, counted: RequestMetrics, services: Services, in_flight: Mapping[Kind, int]
-) -> None:
+async def leave_figures(peers: Peers, counted: RequestMetrics, services: Services, traffic: Traffic) -> None:
     """Leaves this process's figures where its peers find them, again and again."""
     while True:
         try:
-            peers.leave(figures_here(counted, services, in_flight))
+            peers.leave(figures_here(counted, services, traffic))
         except OSError as error:  # the others go on with older ones
             log.warning("figures could not be left for the other workers", reason=str(error))
         await asyncio.sleep(LEAVE_SECONDS)
@@ -164,7 +163,7 @@ async def metrics(request: Request, given: Given, caller: Reader) -> Response:
     """
     caller.require_all_projects("the metrics")
     peers: Peers | None = request.app.state.peers
-    here: Sequence[Metric] = figures_here(request.app.state.metrics, given, request.app.state.in_flight)
+    here: Sequence[Metric] = figures_here(request.app.state.metrics, given, request.app.state.traffic)
     by_process = here if peers is None else peers.together(here)
     told = Figures([*by_process, *await figures_of_the_store(given)])
     return Response(generate_latest(told), media_type=CONTENT_TYPE_LATEST)

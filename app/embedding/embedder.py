@@ -34,6 +34,10 @@ class Embedder(Protocol):
     def parallel_calls(self) -> int:
         """How many calls to keep running beside a query's; with 0 there is never more than one at a time."""
 
+    @property
+    def gives_way(self) -> bool:
+        """Whether a call for nobody who waits takes a core from the requests, and should wait until there are none."""
+
     def load(self) -> None:
         """Makes `embed` possible; does nothing the second time.
 

@@ -25,6 +25,7 @@ class HashingEmbedder:
     dimensions = DIMENSIONS
     texts_per_call = 16
     parallel_calls = 0
+    gives_way = False
 
     def __init__(self, dimensions: int = DIMENSIONS) -> None:
         if dimensions != DIMENSIONS:

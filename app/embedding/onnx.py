@@ -20,6 +20,9 @@ GRAPH_VERSION = 1
 
 MAX_PARALLEL_CALLS = 4
 
+CORES_OF_REQUESTS = 2
+"""Which these keep busy: one the service, one its database."""
+
 
 class OnnxEmbedder:
     """all-MiniLM-L6-v2 on the processor, in 8-bit integers, without PyTorch.
@@ -27,7 +30,7 @@ class OnnxEmbedder:
     The first `load` exports the model's graph into a folder, where later ones find it. The vector of a text does not
     depend on the texts that it is embedded with. A call keeps one core busy, which takes the least processor time for a
     text, whose matrices are small. A backfill keeps half of the cores busy and leaves the others to the service and its
-    database: with all of them, writes beside it took three times as long.
+    database: with all of them, writes beside it took three times as long. Where too few are left, it gives way.
     """
 
     model = minilm.MODEL
@@ -37,7 +40,9 @@ class OnnxEmbedder:
     def __init__(self, models_folder: Path, processes: int = 1) -> None:
         """`processes` is how many share the processor, each with an embedder of its own."""
         self._folder = models_folder
-        self.parallel_calls = max(1, min((os.cpu_count() or 1) // 2 // processes, MAX_PARALLEL_CALLS))
+        cores = os.cpu_count() or 1
+        self.parallel_calls = max(1, min(cores // 2 // processes, MAX_PARALLEL_CALLS))
+        self.gives_way = cores - self.parallel_calls * processes < CORES_OF_REQUESTS
         self._loaded: tuple[Tokenizer, InferenceSession] | None = None
 
     def load(self) -> None:

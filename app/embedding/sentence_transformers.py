@@ -26,6 +26,7 @@ class SentenceTransformerEmbedder:
         self.model = model.removeprefix("sentence-transformers/")
         self.dimensions = minilm.DIMENSIONS if minilm.is_named(model) else None
         self.texts_per_call = CPU_BATCH if device == "cpu" else GPU_BATCH
+        self.gives_way = device == "cpu"  # of which PyTorch takes all cores
         self._device = device
         self._transformer: SentenceTransformer | None = None
 

@@ -71,6 +71,16 @@ class EmbeddingWorker:
         return self._problem
 
     @property
+    def texts_per_call(self) -> int:
+        """So many texts are embedded at a time."""
+        return self._embedder.texts_per_call
+
+    @property
+    def gives_way(self) -> bool:
+        """Whether whoever has texts that nobody waits for should wait for a moment without requests."""
+        return self._embedder.gives_way
+
+    @property
     def limit_texts(self) -> int:
         """So many texts of one priority may wait."""
         return self._limit_texts

@@ -15,12 +15,12 @@ from fastapi import FastAPI
 from app import import_watch
 from app.access import KeyScope
 from app.api.deps import Services
-from app.api.limits import Kind
 from app.import_watch import LOOK_SECONDS
 from app.imports import Imports
 from app.main import create_app
 from app.models import Import
 from app.settings import Settings
+from app.traffic import Kind
 from tests.api.test_stopping import started
 
 
@@ -29,10 +29,10 @@ async def followed(
     application: FastAPI, client: httpx.AsyncClient, place: str
 ) -> AsyncIterator[asyncio.Task[httpx.Response]]:
     """One who follows an import, with the headers of the client."""
-    before = application.state.in_flight[Kind.EVENT_STREAMS]
+    before = application.state.traffic.in_flight[Kind.EVENT_STREAMS]
     stream = asyncio.create_task(client.get(f"{place}/events"))
     async with asyncio.timeout(20):
-        while application.state.in_flight[Kind.EVENT_STREAMS] == before:
+        while application.state.traffic.in_flight[Kind.EVENT_STREAMS] == before:
             await asyncio.sleep(0.01)
         yield stream
         stream.cancel()

@@ -12,9 +12,10 @@ import httpx
 import pytest
 
 from app.access import KeyScope
-from app.api.limits import Kind, kind_of
+from app.api.limits import kind_of
 from app.main import create_app
 from app.settings import Settings
+from app.traffic import Kind
 from tests.source_files import entry, write_ai_afterimage
 
 MEMORY = {"file_path": "a.py", "new_code": "x = 1"}

@@ -62,23 +62,12 @@ class Scene:
         """Memories that the backfill embeds a second, and texts that the bare model does."""
         texts = [document_text(*pair) for pair in zip(self.corpus.paths, self.corpus.codes, strict=True)]
 
-        def backfill() -> Sample:
-            self.queue_all()
-            time.sleep(self.seconds / 4)  # until it is at full speed
-            before, began = self._embedded(), time.perf_counter()
-            time.sleep(self.seconds)
-            embedded, spent = self._embedded() - before, time.perf_counter() - began
-            return Sample(spent, [1000 * spent / max(embedded, 1)] * embedded)
-
         def bare() -> Sample:
             with self.service.paused():
                 return run_side("background", ModelSide(models, texts, self.seconds))
 
-        samples = by_turns(self.rounds, {"service": backfill, "model": bare})
-        compared = Comparison(samples["service"], samples["model"])
-        ours = Measured("backfill", rate=round(Sample.together(compared.ours).rate, 1))
-        theirs = Measured("onnxruntime", rate=round(Sample.together(compared.theirs).rate, 1))
-        return Figure(PART, "memories embedded", ours, theirs, "rate", round(compared.rate_ratio, 3))
+        samples = by_turns(self.rounds, {"service": self._backfill_alone, "model": bare})
+        return _paces("memories embedded", Comparison(samples["service"], samples["model"]), "onnxruntime")
 
     def reads_beside_writes(self) -> Iterator[Figure]:
         """Searches while 16 writers write, against the same when nobody does."""
@@ -112,14 +101,12 @@ class Scene:
             "fts": HttpSide(self.service.port, queries, CLIENTS, self.seconds),
         }
         for name, side in sides.items():
+            paces: list[Sample] = []
 
-            def busy(side: HttpSide = side) -> Sample:
-                self.queue_all()
-                time.sleep(0.5)
-                sample = run_side("load", side)
-                if fetch_value(self.database, QUEUED) == 0:
-                    raise RuntimeError("the backfill was done before the measurement")
-                return sample
+            def busy(side: HttpSide = side, paces: list[Sample] = paces) -> Sample:
+                samples: list[Sample] = []
+                paces.append(self._backfill(lambda: samples.append(run_side("load", side))))
+                return samples[0]
 
             def quiet(side: HttpSide = side) -> Sample:
                 execute(self.database, "DELETE FROM embedding_queue")
@@ -127,6 +114,8 @@ class Scene:
                 return run_side("load", side)
 
             yield self._beside(f"{name} beside a backfill", busy, quiet, "no backfill", MAX_SLOWDOWN)
+            alone = [self._backfill_alone() for _ in paces]
+            yield _paces(f"memories embedded beside {name}", Comparison(paces[1:], alone[1:]), "nobody asks")
 
     def store_all(self) -> None:
         """Every function, with its vector."""
@@ -150,6 +139,21 @@ class Scene:
         execute(self.database, "TRUNCATE memories CASCADE")
         self._rest()
 
+    def _backfill_alone(self) -> Sample:
+        return self._backfill(lambda: time.sleep(self.seconds))
+
+    def _backfill(self, during: Callable[[], object]) -> Sample:
+        """What it embeds of all memories meanwhile; other memories come with their vectors."""
+        self.queue_all()
+        time.sleep(0.5)  # until it is at full speed
+        before, began = fetch_value(self.database, QUEUED), time.perf_counter()
+        during()
+        left, spent = fetch_value(self.database, QUEUED), time.perf_counter() - began
+        if left == 0:
+            raise RuntimeError("the backfill was done before the measurement")
+        embedded = before - left
+        return Sample(spent, [1000 * spent / max(embedded, 1)] * embedded)
+
     def _embedded(self) -> int:
         return int(fetch_value(self.database, "SELECT count(*) FROM embeddings"))
 
@@ -168,6 +172,14 @@ class Scene:
         target = None if limit is None else Target(f"at most {limit:g}", ratio <= limit)
         ours, theirs = Measured.of("service", compared.ours), Measured.of(name, compared.theirs)
         return Figure(PART, case, ours, theirs, "p95", round(ratio, 3), round(compared.excess(50), 2), target)
+
+
+def _paces(case: str, compared: Comparison, name: str) -> Figure:
+    """Of all rounds together: the backfill stores what it embeds several memories at a time."""
+    ours = Measured("backfill", round(Sample.together(compared.ours).rate, 1))
+    theirs = Measured(name, round(Sample.together(compared.theirs).rate, 1))
+    ratio = Sample.together(compared.ours).rate / Sample.together(compared.theirs).rate
+    return Figure(PART, case, ours, theirs, "rate", round(ratio, 3))
 
 
 def run(side: ModelSide) -> Tally:
