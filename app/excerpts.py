@@ -1,10 +1,11 @@
 """A few lines of a memory around what a query asks for."""
 
+from bisect import bisect_right
 from collections.abc import Sequence
-from itertools import islice
+from itertools import accumulate, islice
 
 from app.models import Excerpt, QueryWords
-from app.tokens import found_runs, places, words_of
+from app.tokens import found_runs, places
 
 MAX_LINES = 5
 MAX_LINE_CHARACTERS = 200
@@ -22,16 +23,24 @@ def excerpt_of(code: str, query: QueryWords, first_line: int = 1) -> Excerpt:
     if first_line > len(lines) and len(code) > MAX_CODE_CHARACTERS:
         before = first_line - 1
         lines = _shown("\n".join(islice(code.splitlines(), before, None))[:MAX_CODE_CHARACTERS])
-    runs = found_runs("\n".join(lines), wanted)
-    found = [words_of(line, runs) if runs else frozenset() for line in lines]
+    text = "\n".join(lines)
+    runs = found_runs(text, wanted)
+    starts = list(accumulate((len(line) + 1 for line in lines), initial=0))
+    highlights = places(text, runs)
+    found: dict[int, set[str]] = {}
+    for begin, end in highlights:
+        found.setdefault(bisect_right(starts, begin) - 1, set()).update(runs[text[begin:end]])
     best, start = 0, max(0, min(first_line - 1 - before, len(lines) - 1))
-    for at in range(len(lines)):
-        count = len(set().union(*found[at : at + MAX_LINES])) if found[at] else 0
+    for at in found:
+        count = len(set().union(*[found[line] for line in range(at, at + MAX_LINES) if line in found]))
         if count > best:
             best, start = count, at
-    text = "\n".join(lines[start : start + MAX_LINES])
-    highlights = list(places(text, runs)) if runs else []
-    return Excerpt(text=text, first_line=before + start + 1, highlights=highlights)
+    first, last = starts[start], starts[min(start + MAX_LINES, len(lines))] - 1
+    return Excerpt(
+        text=text[first:last],
+        first_line=before + start + 1,
+        highlights=[(begin - first, end - first) for begin, end in highlights if first <= begin < last],
+    )
 
 
 def _shown(code: str) -> Sequence[str]:

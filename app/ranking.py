@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import NamedTuple
 
 from app.models import Match, MemoryKey
 
@@ -14,8 +15,7 @@ DISTINCT = (0.2, 0.4)
 count as much as for an identifier. Measured on questions, docstrings, comments, error messages, names and code."""
 
 
-@dataclass(frozen=True, slots=True)
-class Ranked:
+class Ranked(NamedTuple):
     """A memory with its place in each arm; ranks count from 1. `score` is the sum of the two parts."""
 
     key: MemoryKey

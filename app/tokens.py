@@ -6,7 +6,7 @@ code defines counts once more, as its names.
 """
 
 import re
-from collections.abc import Container, Iterator, Mapping, Set
+from collections.abc import Iterable, Iterator, Mapping, Set
 from functools import lru_cache
 from itertools import chain, islice, pairwise
 from operator import itemgetter
@@ -155,16 +155,17 @@ def found_runs(text: str, wanted: Set[str]) -> Mapping[str, Set[str]]:
     return {run: wanted & _counts_as(run) for run in set(_runs(text)) if not wanted.isdisjoint(_counts_as(run))}
 
 
-def words_of(text: str, runs: Mapping[str, Set[str]]) -> Set[str]:
-    """What the runs that stand in a text count as."""
-    return frozenset().union(*[runs[run] for run in _runs(text) if run in runs])
-
-
-def places(text: str, runs: Container[str]) -> Iterator[tuple[int, int]]:
-    """Begin and end of each of these runs of word characters in a text."""
-    for match in _RUN.finditer(text):
-        if match.group() in runs:
-            yield match.span()
+def places(text: str, runs: Iterable[str]) -> list[tuple[int, int]]:
+    """Begin and end of each of these runs of word characters in a text, in order."""
+    found = []
+    for run in runs:
+        end = 0
+        while (start := text.find(run, end)) >= 0:
+            end = start + len(run)
+            before, behind = text[start - 1 : start], text[end : end + 1]
+            if not (before.isalnum() or behind.isalnum() or before == "_" or behind == "_"):  # part of a longer one
+                found.append((start, end))
+    return sorted(found)
 
 
 @lru_cache(maxsize=65536)

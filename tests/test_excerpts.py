@@ -1,5 +1,7 @@
 """Excerpts around what a query asks for."""
 
+import re
+
 from app.excerpts import MAX_CODE_CHARACTERS, MAX_LINE_CHARACTERS, excerpt_of
 from app.tokens import query_words
 
@@ -26,3 +28,12 @@ def test_a_piece_far_behind_the_beginning_is_shown_with_its_words() -> None:
 
 def test_a_line_without_end_is_cut() -> None:
     assert len(excerpt_of("x" * 100_000, query_words("y")).text) == MAX_LINE_CHARACTERS
+
+
+def test_whole_words_are_marked_wherever_they_stand_and_no_parts_of_others() -> None:
+    code = "cookie = xcookie + cookiex(ycookies) or _cookie(cookie_, écookie)\nCookie cookie.cookie; cookie"
+    excerpt = excerpt_of(code, query_words("cookie"))
+    runs = [match.span() for match in re.finditer(r"\w+", code)]
+    others = {"xcookie", "cookiex", "ycookies", "or"}
+    assert excerpt.text == code
+    assert excerpt.highlights == [(begin, end) for begin, end in runs if code[begin:end] not in others]

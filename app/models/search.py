@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Annotated
+from typing import Annotated, NamedTuple
 
 from pydantic import Field
 
@@ -55,8 +55,7 @@ class Piece:
     last_line: Annotated[int, Field(description="Its last line.")]
 
 
-@dataclass(frozen=True, slots=True)
-class Match:
+class Match(NamedTuple):
     """A memory that one arm of a search found; a higher score is better. `piece` is the part that matched, if any."""
 
     key: MemoryKey

@@ -12,7 +12,7 @@ from app.store.postgresql.vector_index import HnswIndex
 from app.store.postgresql.words import excluded, required, words_of_required
 
 MORE_VECTORS = 30
-"""Looked at besides three for two memories wanted: some are pieces of one memory, and the index's order is rough."""
+"""Of the index, besides three for two memories wanted (some are pieces of one memory): its order is rough."""
 
 
 class PostgresVectors:
@@ -27,11 +27,12 @@ class PostgresVectors:
 
     async def search(self, scope: Scope, vector: Vector, model: str, limit: int, words: QueryWords) -> list[Match]:
         """See MemoryStore.search_vectors. A page is as full as the scope allows, whatever the index finds."""
-        depth = limit + limit // 2 + MORE_VECTORS
+        depth = limit + limit // 2
 
         async def read(connection: Any) -> list[Match]:
             if self._index.is_ready(model) and await self._are_many(connection, scope, model, words):
-                matches = best_of_each(await self._index.search(connection, scope, vector, model, depth, words))
+                rows = await self._index.search(connection, scope, vector, model, depth + MORE_VECTORS, words)
+                matches = best_of_each(rows)
                 if len(matches) >= limit:
                     return matches[:limit]
             rows = await self._search_exactly(connection, scope, vector, model, depth, words)
@@ -75,6 +76,7 @@ def best_of_each(rows: Sequence[Any]) -> list[Match]:
     matches: dict[MemoryKey, Match] = {}
     for row in sorted(rows, key=lambda row: row["score"], reverse=True):
         key = MemoryKey(row["project"], row["id"])
-        piece = None if row["first_line"] is None else Piece(row["first_line"], row["last_line"])
-        matches.setdefault(key, Match(key, row["score"], piece))
+        if key not in matches:
+            piece = None if row["first_line"] is None else Piece(row["first_line"], row["last_line"])
+            matches[key] = Match(key, row["score"], piece)
     return list(matches.values())
