@@ -8,9 +8,10 @@ from importlib.metadata import version
 from typing import Any
 
 from fastapi import FastAPI
+from fastapi.telemetry import TelemetryConfig
 from fastapi_offline import FastAPIOffline
 
-from app.api import audit, exports, health, imports, keys, memories, metrics, search
+from app.api import audit, exports, health, imports, keys, memories, metrics, search, writes
 from app.api.authentication import Authentication
 from app.api.deps import Services
 from app.api.document import completed
@@ -53,6 +54,9 @@ Store an edit with `POST /v1/memories`, find it with `POST /v1/search/hybrid`, a
 AI-AfterImage in with `POST /v1/admin/imports`.
 """
 
+TELEMETRY: TelemetryConfig = {"tracing": False, "metrics": False, "logs": False}
+"""FastAPI's own, whose log would tell what was sent; it costs each request a look at the environment."""
+
 
 def create_app(settings: Settings | None = None, peers: Peers | None = None) -> FastAPI:
     """The application; it opens its store and its model when it starts.
@@ -87,6 +91,7 @@ def create_app(settings: Settings | None = None, peers: Peers | None = None) -> 
         version=version("afterimage-service"),
         lifespan=lifespan,
         redoc_url=None,
+        telemetry=TELEMETRY,
     )
     app.state.stopping = stopping
     app.state.warnings = SeldomWarnings()
@@ -99,7 +104,7 @@ def create_app(settings: Settings | None = None, peers: Peers | None = None) -> 
     app.state.metrics = RequestMetrics()
     app.add_middleware(RequestLog, metrics=app.state.metrics)
     add_handlers(app)
-    for routes in (memories, search, exports, keys, audit, health, metrics):
+    for routes in (writes, search, memories, exports, keys, audit, health, metrics):
         app.include_router(routes.router, max_body_size=settings.max_body_bytes)
     app.include_router(imports.router)  # counts the bytes of a file itself
     app.openapi = completed(app.openapi)  # type: ignore[method-assign]

@@ -23,24 +23,20 @@ PATTERN = f'^(?:"{_QUOTED}{{1,{MAX_KEY_CHARACTERS}}}"|{_BARE}{{1,{MAX_KEY_CHARAC
 
 _KEY = re.compile(PATTERN, re.ASCII)
 
-HEADER_PARAMETER: dict[str, Any] = {
-    "parameters": [
-        {
-            "name": HEADER,
-            "in": "header",
-            "required": False,
-            "description": "Makes the write repeatable for 24 hours: a key of your choice, such as a new UUID, of "
-            f"1 to {MAX_KEY_CHARACTERS} ASCII characters, in double quotes or, where it holds no space, quote, "
-            "comma, semicolon and backslash, without. The same request (route, query and body byte for byte) with the "
-            f"same key changes nothing and gets the first answer again, marked by `{REPLAYED}: true`. Another request "
-            "with it is answered 422; a repetition while the first is still running 409, with `Retry-After`. Requests "
-            "that stored nothing, errors above all, leave the key free. Each of the service's keys has its own.",
-            "schema": {"type": "string", "pattern": PATTERN},
-            "example": '"8e03978e-40d5-43e8-bc93-6894a57f9324"',
-        }
-    ]
+KEY_PARAMETER: dict[str, Any] = {
+    "name": HEADER,
+    "in": "header",
+    "required": False,
+    "description": "Makes the write repeatable for 24 hours: a key of your choice, such as a new UUID, of "
+    f"1 to {MAX_KEY_CHARACTERS} ASCII characters, in double quotes or, where it holds no space, quote, "
+    "comma, semicolon and backslash, without. The same request (route, query and body byte for byte) with the "
+    f"same key changes nothing and gets the first answer again, marked by `{REPLAYED}: true`. Another request "
+    "with it is answered 422; a repetition while the first is still running 409, with `Retry-After`. Requests "
+    "that stored nothing, errors above all, leave the key free. Each of the service's keys has its own.",
+    "schema": {"type": "string", "pattern": PATTERN},
+    "example": '"8e03978e-40d5-43e8-bc93-6894a57f9324"',
 }
-"""For `openapi_extra` of a route: as a parameter of the function it would cost those who send none."""
+"""For `parameters` in the `openapi_extra` of a route: as a parameter of the function it would cost who sends none."""
 
 REPLAYED_HEADER: dict[str, Any] = {
     REPLAYED: {

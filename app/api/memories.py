@@ -1,156 +1,20 @@
-"""Routes of memories."""
+"""Routes of memories that are there."""
 
-from collections.abc import Sequence
-from dataclasses import fields, replace
-from functools import partial
-from typing import Annotated, Any, Literal
+from typing import Annotated
 from uuid import UUID
 
-from fastapi import APIRouter, Query, Request, Response
-from pydantic import TypeAdapter, ValidationError
+from fastapi import APIRouter, Query
 
-from app.access import Caller
 from app.api.cursors import encode_cursor, position_from
-from app.api.deps import Given, Reader, Services, Writer, log_projects
+from app.api.deps import Given, Reader, Writer, log_projects
 from app.api.fields import Project
-from app.api.idempotency import HEADER_PARAMETER, REPLAYED_HEADER, repeatable, response_of
-from app.api.json_body import described, json_of, parse, read_as
-from app.api.problems import responses, sentences
-from app.api.schemas import BatchIn, BatchOut, BatchResult, ListQuery, MemoryIn, MemoryPage, RoughBatchIn
-from app.drafts import Added, AddStatus, Draft
-from app.errors import ForbiddenError, InvalidInputError
-from app.models import EmbeddingStatus, Memory, StoredMemory
-from app.store.idempotency import Answer
+from app.api.problems import responses
+from app.api.schemas import ListQuery, MemoryPage
+from app.models import Memory
 
 router = APIRouter(prefix="/v1", tags=["memories"])
 
-FIELDS = [field.name for field in fields(Memory)]
-
-STORED = TypeAdapter(StoredMemory)
-
 ProjectQuery = Annotated[Project | None, Query(description="Where the same id stands in several projects.")]
-
-
-@router.post(
-    "/memories",
-    status_code=201,
-    response_model=StoredMemory,
-    response_description="The memory, as it was stored now.",
-    responses={
-        200: {
-            "model": StoredMemory,
-            "description": "It was there already, with the same content.",
-            "headers": REPLAYED_HEADER,
-        },
-        201: {"headers": REPLAYED_HEADER},
-        **responses(400, 409, 413, 415, 422),
-    },
-    openapi_extra=HEADER_PARAMETER | described(MemoryIn),
-)
-async def add_memory(
-    given: Given,
-    caller: Writer,
-    request: Request,
-    response: Response,
-    wait: Annotated[
-        Literal["embedding"] | None, Query(description="`embedding`: answer once it can be found by meaning.")
-    ] = None,
-) -> StoredMemory | Response:
-    """Stores an edit, verbatim.
-
-    Credentials are taken out of it first, unless the server is set otherwise.
-
-    It is on the disk and can be found by words when this answers; its vector usually follows within tens of
-    milliseconds. With an `id` the request can be repeated: the same content answers 200, other content 409. With an
-    `Idempotency-Key` it can be repeated, too, and gets the first answer again.
-    """
-    body = await read_as(MemoryIn, request)
-    log_projects(body.project)
-    caller.require_project(body.project)
-    draft = body.draft(given.models.target.worker)
-    waiting = wait is not None
-    if repeat := await repeatable(request, caller):
-        answer_of = partial(_answer, waiting=waiting)
-        return response_of(await given.idempotency.add(repeat, [draft], answer_of, wait_for_embedding=waiting))
-    added = await given.memories.add(draft, wait_for_embedding=waiting)
-    response.headers["Location"] = f"/v1/memories/{added.memory.id}"
-    if added.status is AddStatus.EXISTING:
-        response.status_code = 200
-    return _stored(added)
-
-
-def _stored(added: Added) -> StoredMemory:
-    return StoredMemory(**{name: getattr(added.memory, name) for name in FIELDS}, redacted=added.redacted)
-
-
-def _answer(added: Sequence[Added], *, waiting: bool) -> Answer:
-    """The answer to keep: who waits is not answered before the vector is there."""
-    [one] = added
-    if one.error is not None:
-        raise one.error
-    stored = _stored(one)
-    if waiting:
-        stored = replace(stored, embedding_status=EmbeddingStatus.READY)
-    return Answer(200 if one.status is AddStatus.EXISTING else 201, STORED.dump_json(stored), stored.id)
-
-
-async def _read_batch(request: Request) -> list[MemoryIn | str]:
-    """The memories of a batch; in the place of a bad one, what is wrong with it."""
-    body = await json_of(request)
-    try:
-        return [*BatchIn.model_validate_json(body).memories]
-    except ValidationError:
-        return [_checked(item) for item in parse(RoughBatchIn, body).memories]
-
-
-@router.post(
-    "/memories/batch",
-    response_model=BatchOut,
-    responses={200: {"headers": REPLAYED_HEADER}, **responses(400, 409, 413, 415, 422)},
-    openapi_extra=HEADER_PARAMETER | described(BatchIn),
-)
-async def add_memories(given: Given, caller: Writer, request: Request) -> BatchOut | Response:
-    """Stores up to 1,000 edits in one transaction; a bad one is rejected alone.
-
-    With an `Idempotency-Key` the request can be repeated, and gets the first answer again; one of which every edit was
-    rejected leaves the key free.
-    """
-    batch = await _read_batch(request)
-    drafts: dict[int, Draft] = {}
-    results: dict[int, BatchResult] = {}
-    for index, item in enumerate(batch):
-        try:
-            drafts[index] = _draft(item, given, caller)
-        except (InvalidInputError, ForbiddenError) as error:
-            results[index] = BatchResult(index=index, id=None, status=AddStatus.REJECTED, error=str(error))
-    log_projects(*(draft.project for draft in drafts.values()))
-
-    def out(added: Sequence[Added]) -> BatchOut:
-        for index, one in zip(drafts, added, strict=True):
-            results[index] = BatchResult.of(index, drafts[index], one)
-        return BatchOut(results=[results[index] for index in range(len(batch))])
-
-    if repeat := await repeatable(request, caller):
-        answer = await given.idempotency.add(
-            repeat, list(drafts.values()), lambda added: Answer(200, out(added).model_dump_json().encode())
-        )
-        return response_of(answer)
-    return out(await given.memories.add_all(list(drafts.values())))
-
-
-def _checked(item: Any) -> MemoryIn | str:
-    try:
-        return MemoryIn.model_validate(item)
-    except ValidationError as error:
-        return sentences(error.errors(include_url=False))
-
-
-def _draft(item: MemoryIn | str, given: Services, caller: Caller) -> Draft:
-    """Raises InvalidInputError or ForbiddenError if it cannot be stored."""
-    if isinstance(item, str):
-        raise InvalidInputError(item)
-    caller.require_project(item.project)
-    return item.draft(given.models.target.worker)
 
 
 @router.get("/memories", responses=responses(422))
