@@ -46,14 +46,14 @@ class RequestLog:
             await send(message)
 
         structlog.contextvars.clear_contextvars()
-        with structlog.contextvars.bound_contextvars(request_id=request_id):
-            try:
-                await self._app(scope, receive, send_with_id)
-            except Exception:
-                log.exception("request failed")
-                raise
-            finally:
-                seconds = time.perf_counter() - started
-                self._metrics.observe(scope, status, seconds)
-                path = _LONG.sub("…", scope["path"])
-                log.info("request", method=scope["method"], path=path, status=status, ms=round(seconds * 1000, 1))
+        structlog.contextvars.bind_contextvars(request_id=request_id)  # for this task, which ends with the request
+        try:
+            await self._app(scope, receive, send_with_id)
+        except Exception:
+            log.exception("request failed")
+            raise
+        finally:
+            seconds = time.perf_counter() - started
+            self._metrics.observe(scope, status, seconds)
+            path = _LONG.sub("…", scope["path"])
+            log.info("request", method=scope["method"], path=path, status=status, ms=round(seconds * 1000, 1))

@@ -1,6 +1,5 @@
 """Text search in PostgreSQL, which knows how often a word is in a memory, and not how many memories it is in."""
 
-from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import asdict
 from itertools import chain, islice, repeat
@@ -117,7 +116,8 @@ class PostgresWords:
 
 def tsvector(words: Words) -> str:
     """The words as text of a tsvector; they hold no quotes. Columns lie apart, so that no phrase spans two of them."""
-    places: defaultdict[str, list[str]] = defaultdict(list)
+    places: dict[str, str] = {}
+    known = places.get
     end = 0
     for weight, column in (
         ("C", words.path),
@@ -129,9 +129,10 @@ def tsvector(words: Words) -> str:
         for word, place in zip(
             column, chain(islice(PLACES[weight], end, None), repeat(PLACES[weight][-1])), strict=False
         ):
-            places[word].append(place)
+            before = known(word)
+            places[word] = place if before is None else f"{before},{place}"
         end += len(column) + 1
-    return " ".join([f"'{word}':{','.join(at)}" for word, at in places.items()])
+    return " ".join([f"'{word}':{at}" for word, at in places.items()])
 
 
 def _shares(plan: WordPlan) -> list[float]:
