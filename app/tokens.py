@@ -8,8 +8,7 @@ code defines counts once more, as its names.
 import re
 from collections.abc import Iterable, Iterator, Mapping, Set
 from functools import lru_cache
-from itertools import chain, islice, pairwise
-from operator import itemgetter
+from itertools import islice, pairwise
 
 import Stemmer
 from ahocorasick_rs import AhoCorasick
@@ -91,10 +90,15 @@ STOP_WORDS = frozenset(
 def document_words(file_path: str, code: str, context: str | None) -> Words:
     """The searchable words of a memory, of its first `MAX_CODE_BYTES` and `MAX_CONTEXT_BYTES`."""
     code = _beginning(code, MAX_CODE_BYTES)
-    split = list(map(_split, _runs(code)))
+    words: list[str] = []
+    identifiers = []
+    for parts, identifier in map(_split, _runs(code)):
+        words += parts
+        if identifier is not None:
+            identifiers.append(identifier)
     return Words(
-        code=list(chain.from_iterable(map(_PARTS, split))),
-        identifiers=list(filter(None, map(_IDENTIFIER, split))),
+        code=words,
+        identifiers=identifiers,
         names=list(_names(code)),
         path=_parts_of(file_path),
         context=_parts_of(_beginning(context or "", MAX_CONTEXT_BYTES)),
@@ -207,7 +211,7 @@ def _beginning(text: str, limit_bytes: int) -> str:
 
 
 def _parts_of(text: str) -> list[str]:
-    return list(chain.from_iterable(map(_PARTS, map(_split, _runs(text)))))
+    return [part for run in _runs(text) for part in _split(run)[0]]
 
 
 def _runs(text: str) -> list[str]:
@@ -246,8 +250,3 @@ def _split(run: str) -> tuple[tuple[str, ...], str | None]:
         return (whole,) if short and whole else (), None
     stems = tuple([_stemmer.stemWord(part.lower()) for part in parts])
     return stems, whole if len(parts) > 1 else None
-
-
-_PARTS = itemgetter(0)
-_IDENTIFIER = itemgetter(1)
-"""Of what `_split` returns."""
