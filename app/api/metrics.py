@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from functools import cache
 from typing import Any
 
 import structlog
@@ -46,13 +47,18 @@ class RequestMetrics:
             buckets=SECONDS,
             registry=self.registry,
         )
+        self._of = cache(self._figures_of)
 
     def observe(self, scope: Mapping[str, Any], status: int, seconds: float) -> None:
         """Notes a request that has ended; what matches no route shares one name, so that names stay few."""
         route = getattr(scope.get("route"), "path", UNMATCHED)
-        method = scope["method"] if route != UNMATCHED else UNMATCHED
-        self._total.labels(method, route, str(status)).inc()
-        self._seconds.labels(method, route).observe(seconds)
+        total, duration = self._of(scope["method"] if route != UNMATCHED else UNMATCHED, route, status)
+        total.inc()
+        duration.observe(seconds)
+
+    def _figures_of(self, method: str, route: str, status: int) -> tuple[Counter, Histogram]:
+        """Looked up once: it takes as long as to count."""
+        return self._total.labels(method, route, str(status)), self._seconds.labels(method, route)
 
 
 class Figures(Collector):

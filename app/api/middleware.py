@@ -26,6 +26,7 @@ class RequestLog:
     def __init__(self, app: ASGIApp, metrics: RequestMetrics) -> None:
         self._app = app
         self._metrics = metrics
+        self._log = log.bind()
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Passes everything through; adds a header to responses."""
@@ -56,4 +57,4 @@ class RequestLog:
             seconds = time.perf_counter() - started
             self._metrics.observe(scope, status, seconds)
             path = _LONG.sub("…", scope["path"])
-            log.info("request", method=scope["method"], path=path, status=status, ms=round(seconds * 1000, 1))
+            self._log.info("request", method=scope["method"], path=path, status=status, ms=round(seconds * 1000, 1))
