@@ -36,8 +36,10 @@ class Waiting:
 class GroupCommit:
     """Stores memories that arrive one by one in groups; nobody waits for a group to fill.
 
-    While a group is being stored, what comes gathers for the next: the larger a group, the less each memory costs. One
-    that takes longer than usual, as on a connection that has fallen silent, keeps no other waiting.
+    While a group is being stored, what comes gathers for the next: the larger a group, the less each memory costs.
+    While that is stored, the one before is answered; for neither side to rest the two must be of a size, so a group
+    takes half of what waits, those of the one before counted in. One that takes longer than usual, as on a connection
+    that has fallen silent, keeps no other waiting.
 
     Each answer comes when its memory is on the disk. A memory that cannot be stored takes no other with it.
     """
@@ -51,6 +53,7 @@ class GroupCommit:
         self._tasks: set[asyncio.Task[None]] = set()
         self._running = 0
         self._in_time = False
+        self._last_rows = 0
 
     async def add(self, row: NewMemory, embed_after: datetime) -> set[MemoryKey]:
         """As MemoryStore.add, for one memory."""
@@ -95,16 +98,17 @@ class GroupCommit:
         group: dict[MemoryKey, Waiting] = {}
         left: list[Waiting] = []
         room = MAX_CHARACTERS
+        most = min(-(-(len(self._waiting) + self._last_rows) // 2), MAX_ROWS)
         for one in self._waiting:
             if one.stored.done():
                 continue
-            fits = not group or (len(group) < MAX_ROWS and one.characters <= room)
+            fits = not group or (len(group) < most and one.characters <= room)
             if fits and one.row.memory.key not in group:
                 group[one.row.memory.key] = one
                 room -= one.characters
             else:
                 left.append(one)
-        self._waiting = left
+        self._waiting, self._last_rows = left, len(group)
         return list(group.values())
 
     async def _store(self, group: Sequence[Waiting]) -> None:

@@ -64,14 +64,30 @@ async def test_one_alone_is_stored_at_once(table: Table) -> None:
     assert await GroupCommit(table.add, AT_MOST).add(row, NOON) == {row.memory.key}
 
 
-async def test_those_that_come_meanwhile_share_a_statement(table: Table) -> None:
+async def test_those_that_come_meanwhile_share_statements(table: Table) -> None:
     made, first = await occupied(table)
     rows = [new(new_code=f"later {number}") for number in range(5)]
     later = await begin(made, *rows)
     table.gate.set()
     assert await asyncio.gather(*later) == [{row.memory.key} for row in rows]
     await asyncio.gather(*first)
-    assert table.groups[1:] == [[row.memory.new_code for row in rows]]
+    assert table.groups[1:] == [[f"later {number}" for number in numbers] for numbers in ((0, 1, 2), (3, 4))]
+
+
+async def test_groups_of_writers_without_a_pause_become_of_a_size() -> None:
+    table = Table()
+    made = GroupCommit(table.add, AT_MOST)
+
+    async def write(name: str) -> None:
+        for _ in range(4):
+            await made.add(new(new_code=name), NOON)
+
+    [first] = await begin(made, new(new_code="first"))  # the others come while it is stored
+    writers = [asyncio.create_task(write(f"{number}")) for number in range(15)]
+    await asyncio.sleep(0)
+    table.gate.set()
+    await asyncio.gather(first, *writers)
+    assert [len(group) for group in table.groups[:6]] == [1, 8, 7, 8, 7, 8]
 
 
 async def test_a_group_that_takes_long_keeps_no_other_waiting() -> None:
@@ -95,7 +111,7 @@ async def test_there_are_no_more_groups_at_once_than_allowed(table: Table) -> No
     assert len(table.groups) == AT_MOST
     table.gate.set()
     await asyncio.gather(*tasks)
-    assert len(table.groups) == AT_MOST + 1
+    assert sum(map(len, table.groups)) == 5
 
 
 async def test_a_group_is_bounded(table: Table) -> None:
