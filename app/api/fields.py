@@ -12,13 +12,10 @@ from pydantic import (
     ConfigDict,
     Field,
     StringConstraints,
-    model_validator,
 )
 from pydantic_core import PydanticCustomError
 
 from app.models import MAX_NAME_CHARACTERS, MAX_PATH_CHARACTERS, MAX_PROJECT_CHARACTERS, MAX_TEXT_BYTES
-
-MAX_EXTRA_FIELDS = 10
 
 _RFC3339 = re.compile(r"\d{4}-\d\d-\d\d[Tt ]\d\d:")
 
@@ -76,18 +73,3 @@ class Body(BaseModel):
     """What is common to all bodies: a misspelt field is an error, not silence."""
 
     model_config = ConfigDict(extra="forbid")
-
-    @model_validator(mode="before")
-    @classmethod
-    def _has_no_more_fields(cls, sent: Any) -> Any:
-        """One error instead of a million: `extra` names each field that it does not know."""
-        if isinstance(sent, dict) and len(sent) > MAX_EXTRA_FIELDS + len(cls.model_fields):
-            raise PydanticCustomError(
-                "too_many_fields",
-                "must have no other fields than {known}, has {count}",
-                {
-                    "known": ", ".join(field.alias or name for name, field in cls.model_fields.items()),
-                    "count": len(sent),
-                },
-            )
-        return sent

@@ -14,6 +14,9 @@ from app.errors import UnsupportedMediaTypeError
 MAX_VALUES = 2**20
 """Room for 1,000 memories with vectors of 1,024 numbers. Reading holds the event loop, some 1 µs a value."""
 
+MAX_FAULTS = 1000
+"""Of a body, that are looked at one by one; a million would take seconds."""
+
 M = TypeVar("M", bound=BaseModel)
 
 _JSON = re.compile(r"application/(?:[\w.-]+\+)?json", re.ASCII)
@@ -109,9 +112,16 @@ def _parsed_by_python(model: type[M], body: bytes) -> M:
         raise _no_json("holds a number of too many digits") from None
 
 
+def faults(error: ValidationError) -> list[dict[str, Any]]:
+    """What pydantic found wrong; where that is very much, how much it is."""
+    count = error.error_count()
+    if count > MAX_FAULTS:
+        return [{"type": "too_many_faults", "loc": (), "msg": f"has {count} faults; its fields are in /docs"}]
+    return [{**item} for item in error.errors(include_url=False)]
+
+
 def _refusal(error: ValidationError) -> RequestValidationError:
-    items = error.errors(include_url=False)
-    return RequestValidationError([{**item, "loc": ("body", *item["loc"])} for item in items])
+    return RequestValidationError([{**item, "loc": ("body", *item["loc"])} for item in faults(error)])
 
 
 def _no_json(why: str) -> RequestValidationError:

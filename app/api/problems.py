@@ -170,7 +170,7 @@ def _sentence(item: Mapping[str, Any]) -> str:
     value = item.get("input")
     if item["type"] == "json_invalid":
         return f"the body is no JSON: {item['ctx']['error']}"
-    if item["type"] in {"missing", "too_many_fields"}:
+    if item["type"] in {"missing", "too_many_faults"}:
         return message[0].lower() + message[1:]
     if isinstance(value, str) and item["type"].startswith("string_too"):
         return f"{message}, got {len(value)}"

@@ -13,7 +13,7 @@ from app.access import Caller
 from app.api.deps import Given, Services, Writer, log_projects
 from app.api.direct import DirectRoute
 from app.api.idempotency import KEY_PARAMETER, REPLAYED_HEADER, repeatable, response_of
-from app.api.json_body import described, json_of, parse, read_as
+from app.api.json_body import described, faults, json_of, parse, read_as
 from app.api.problems import responses, sentences
 from app.api.schemas import BatchIn, BatchOut, BatchResult, MemoryIn, RoughBatchIn
 from app.drafts import Added, AddStatus, Draft
@@ -144,7 +144,7 @@ def _checked(item: Any) -> MemoryIn | str:
     try:
         return MemoryIn.model_validate(item)
     except ValidationError as error:
-        return sentences(error.errors(include_url=False))
+        return sentences(faults(error))
 
 
 def _draft(item: MemoryIn | str, given: Services, caller: Caller) -> Draft:

@@ -9,7 +9,7 @@ import tracemalloc
 import httpx
 import pytest
 
-from app.api.json_body import MAX_VALUES
+from app.api.json_body import MAX_FAULTS, MAX_VALUES
 from app.api.problems import SHOWN_ERRORS
 
 JSON = {"content-type": "application/json"}
@@ -50,9 +50,14 @@ async def test_a_large_body_is_refused_soon_and_shortly(client: httpx.AsyncClien
         (b"[" * 5000, "is nested too deeply"),
         (b"9" * 5000, "a number of too many digits"),
         (b"[" + b"0," * MAX_VALUES + b"0]", f"at most {MAX_VALUES} values"),
+        (json.dumps({**MEMORY, "name": 1}).encode(), "name: Extra inputs are not permitted, got 1"),
         (
-            json.dumps({**MEMORY, **{f"f{number}": 1 for number in range(50)}}).encode(),
-            "no other fields than file_path",
+            json.dumps({**MEMORY, **{f"f{number}": 1 for number in range(MAX_FAULTS)}}).encode(),
+            f"f{SHOWN_ERRORS - 1}: Extra inputs are not permitted, got 1",
+        ),
+        (
+            json.dumps({**MEMORY, **{f"f{number}": 1 for number in range(MAX_FAULTS + 1)}}).encode(),
+            f"has {MAX_FAULTS + 1} faults; its fields are in /docs",
         ),
         (
             json.dumps({**MEMORY, "embedding": ["x"] * 9}).encode(),
@@ -83,6 +88,15 @@ async def test_a_refused_body_is_let_go(client: httpx.AsyncClient) -> None:
     finally:
         tracemalloc.stop()
         gc.enable()
+
+
+async def test_a_memory_of_a_batch_with_very_many_faults_is_rejected_alone_and_soon(client: httpx.AsyncClient) -> None:
+    faulty = {**MEMORY, **dict.fromkeys(map(str, range(LARGE_BYTES // 12)), 0)}
+    began = time.perf_counter()
+    answer = await client.post("/v1/memories/batch", json={"memories": [MEMORY, faulty]})
+    assert [one["status"] for one in answer.json()["results"]] == ["created", "rejected"]
+    assert answer.json()["results"][1]["error"] == f"has {LARGE_BYTES // 12} faults; its fields are in /docs"
+    assert time.perf_counter() - began < SECONDS
 
 
 @pytest.mark.parametrize("encoding", ["gzip", "br", "deflate, gzip", "GZIP"])
