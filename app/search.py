@@ -16,7 +16,7 @@ from app.tokens import identifier_of, is_code, query_words
 CANDIDATES = 200
 """Matches that each arm of a hybrid search gives; at least the limit."""
 
-CANDIDATES_ALONE = 50
+CANDIDATES_ALONE = 30
 """Matches that an arm gives which is asked alone; at least twice the limit, for some have the same code."""
 
 MAX_CANDIDATES = 1000

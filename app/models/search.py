@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Annotated, NamedTuple
+from typing import Annotated, Any, NamedTuple
 
 from pydantic import Field
 
@@ -45,6 +45,10 @@ class Scope:
     language: str | None = None
     since: datetime | None = None
     until: datetime | None = None
+
+    def fields(self) -> dict[str, Any]:
+        """Each by its name."""
+        return {name: getattr(self, name) for name in Scope.__slots__}
 
 
 @dataclass(frozen=True, slots=True)

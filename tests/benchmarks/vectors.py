@@ -144,7 +144,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--count", type=int, default=60_000, help="memories")
     parser.add_argument("--queries", type=int, default=100)
-    parser.add_argument("--limit", type=int, default=200, help="matches asked for; searches ask for 200 at least")
+    parser.add_argument("--limit", type=int, default=200, help="matches asked for; hybrid searches want 200, others 30")
     arguments = parser.parse_args()
     with TemporaryDirectory() as folder:
         server = EmbeddedPostgres(Path(folder) / "postgres")

@@ -1,7 +1,6 @@
 """Memories in PostgreSQL."""
 
 from collections.abc import Iterable, Sequence
-from dataclasses import asdict
 from datetime import UTC, datetime
 from typing import Any
 from uuid import UUID
@@ -25,6 +24,7 @@ from app.models import (
 )
 from app.store.group_commit import GroupCommit
 from app.store.postgresql.connections import Connections
+from app.store.postgresql.queries import fetch
 from app.store.postgresql.reads import Reads
 from app.store.postgresql.vector_index import HnswIndex
 from app.store.postgresql.vectors import PostgresVectors
@@ -116,8 +116,8 @@ class PostgresMemories:
 
     async def get_on(self, connection: Any, keys: Sequence[MemoryKey]) -> dict[MemoryKey, Memory]:
         """As `get`, within a transaction of the caller's."""
-        rows = self._queries.get_memories(connection, **key_arrays(keys))
-        return {memory.key: memory async for memory in (memory_from(row) async for row in rows)}
+        rows = await fetch(connection, self._queries.get_memories, **key_arrays(keys))
+        return {memory.key: memory for memory in map(memory_from, rows)}
 
     async def find(self, memory_id: UUID, projects: Sequence[str] | None) -> list[Memory]:
         """See MemoryStore."""
@@ -131,7 +131,7 @@ class PostgresMemories:
         async def read(connection: Any) -> list[Memory]:
             rows = self._queries.list_memories(
                 connection,
-                **asdict(scope),
+                **scope.fields(),
                 after_timestamp=after.timestamp if after else None,
                 after_project=after.project if after else None,
                 after_id=after.id if after else None,
@@ -179,12 +179,12 @@ class PostgresMemories:
 
     async def _copies_on(self, connection: Any, scope: Scope, keys: Sequence[MemoryKey]) -> dict[MemoryKey, Copies]:
         given = {f"keys_{name}": values for name, values in key_arrays(keys).items()}
-        rows = self._queries.copies(connection, **asdict(scope), **given, limit=MAX_COPIES)
+        rows = await fetch(connection, self._queries.copies, **scope.fields(), **given, limit=MAX_COPIES)
         return {
             MemoryKey(row["project"], row["id"]): Copies(
                 row["code_hash"], in_utc(row["timestamp"]), row["copies"], in_utc(row["last_timestamp"])
             )
-            async for row in rows
+            for row in rows
         }
 
     async def stats(self, projects: Sequence[str] | None, model: str) -> Stats:

@@ -1,7 +1,6 @@
 """The HNSW index of a model's vectors. Its statements name the model and the dimension, so they are made here."""
 
 from collections.abc import Sequence
-from dataclasses import astuple
 from hashlib import sha256
 from typing import Any
 
@@ -214,7 +213,7 @@ class HnswIndex:
         begin = BEGIN.format(search_list=SEARCH_LIST, max_scanned=MAX_SCANNED)
         async with transaction_on(connection, begin):
             rows: Sequence[Any] = await connection.fetch(
-                statement, *astuple(scope), HalfVector(vector), model, depth, required(words), excluded(words)
+                statement, *scope.fields().values(), HalfVector(vector), model, depth, required(words), excluded(words)
             )
         return rows
 

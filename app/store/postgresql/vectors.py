@@ -1,18 +1,22 @@
 """Semantic search in PostgreSQL: exact among few vectors, by the HNSW index among many."""
 
 from collections.abc import Sequence
-from dataclasses import asdict
+from operator import itemgetter
 from typing import Any
 
 from pgvector import HalfVector
 
 from app.models import MAX_PIECES, Match, MemoryKey, Piece, QueryWords, Scope, Vector
+from app.store.postgresql.queries import fetch
 from app.store.postgresql.reads import Reads
 from app.store.postgresql.vector_index import HnswIndex
 from app.store.postgresql.words import excluded, required, words_of_required
 
 MORE_VECTORS = 30
 """Of the index, besides three for two memories wanted (some are pieces of one memory): its order is rough."""
+
+
+SCORE = itemgetter("score")
 
 
 class PostgresVectors:
@@ -32,15 +36,15 @@ class PostgresVectors:
         async def read(connection: Any) -> list[Match]:
             if self._index.is_ready(model) and await self._are_many(connection, scope, model, words):
                 rows = await self._index.search(connection, scope, vector, model, depth + MORE_VECTORS, words)
-                matches = best_of_each(rows)
-                if len(matches) >= limit:
-                    return matches[:limit]
+                matches = best_of_each(rows, limit)
+                if len(matches) == limit:
+                    return matches
             rows = await self._search_exactly(connection, scope, vector, model, depth, words)
-            matches = best_of_each(rows)
+            matches = best_of_each(rows, limit)
             if len(matches) < limit and len(rows) == depth:
                 rows = await self._search_exactly(connection, scope, vector, model, limit * (MAX_PIECES + 1), words)
-                matches = best_of_each(rows)
-            return matches[:limit]
+                matches = best_of_each(rows, limit)
+            return matches
 
         return await self._reads.run(read)
 
@@ -55,7 +59,7 @@ class PostgresVectors:
         if scope == Scope(projects=scope.projects) and not words.required:
             row = await self._queries.count_vectors(connection, projects=scope.projects, model=model, limit=limit)
         else:
-            given = {**asdict(scope), "required": words_of_required(words), "limit": limit}
+            given = {**scope.fields(), "required": words_of_required(words), "limit": limit}
             row = await self._queries.count_candidates(connection, **given)
         return bool(row["candidates"] == limit)
 
@@ -64,19 +68,19 @@ class PostgresVectors:
     ) -> list[Any]:
         given = {"vector": HalfVector(vector), "model": model, "depth": depth}
         if scope == Scope(projects=scope.projects) and not (words.required or words.excluded):
-            rows = self._queries.search_vectors(connection, projects=scope.projects, **given)
-        else:
-            demands = {"required": required(words), "excluded": excluded(words)}
-            rows = self._queries.search_vectors_filtered(connection, **asdict(scope), **demands, **given)
-        return [row async for row in rows]
+            return await fetch(connection, self._queries.search_vectors, projects=scope.projects, **given)
+        demands = {"required": required(words), "excluded": excluded(words)}
+        return await fetch(connection, self._queries.search_vectors_filtered, **scope.fields(), **demands, **given)
 
 
-def best_of_each(rows: Sequence[Any]) -> list[Match]:
-    """One match for each memory, with its nearest piece, best first."""
+def best_of_each(rows: Sequence[Any], limit: int) -> list[Match]:
+    """One match for each memory, with its nearest piece, best first, and no more than so many."""
     matches: dict[MemoryKey, Match] = {}
-    for row in sorted(rows, key=lambda row: row["score"], reverse=True):
+    for row in sorted(rows, key=SCORE, reverse=True):
         key = MemoryKey(row["project"], row["id"])
         if key not in matches:
             piece = None if row["first_line"] is None else Piece(row["first_line"], row["last_line"])
             matches[key] = Match(key, row["score"], piece)
+            if len(matches) == limit:
+                break
     return list(matches.values())

@@ -1,13 +1,13 @@
 """Text search in PostgreSQL, which knows how often a word is in a memory, and not how many memories it is in."""
 
 from collections.abc import Sequence
-from dataclasses import asdict
 from itertools import chain, islice, repeat
 from typing import Any
 
 from app.models import Match, MemoryKey, QueryWords, Scope, Words
 from app.store.postgresql.connections import Connections
 from app.store.postgresql.faults import transaction_on
+from app.store.postgresql.queries import fetch
 from app.store.postgresql.reads import Reads
 from app.store.word_plan import WordCounts, WordPlan, distinct_words, plan_words
 
@@ -63,9 +63,10 @@ class PostgresWords:
 
     async def _strengths(self, connection: Any, scope: Scope, query: QueryWords, limit: int) -> dict[MemoryKey, float]:
         plan = plan_words(query, await self._counts(connection, scope.projects, query), CANDIDATES, MAX_CANDIDATES)
-        found = self._queries.search_words(
+        found = await fetch(
             connection,
-            **asdict(scope),
+            self._queries.search_words,
+            **scope.fields(),
             rare=_demanding(query, _any(plan.rare)),
             together=_demanding(query, "" if query.required else _all(plan.together)),
             common=_common(query, plan),
@@ -78,7 +79,7 @@ class PostgresWords:
             limit_bytes=MAX_BYTES,
             limit=2 * limit,
         )
-        return {MemoryKey(row["project"], row["id"]): row["strength"] async for row in found}
+        return {MemoryKey(row["project"], row["id"]): row["strength"] for row in found}
 
     async def refresh(self) -> int:
         """See MemoryStore.refresh_frequencies."""
@@ -103,10 +104,8 @@ class PostgresWords:
                 await self._queries.save_total(connection, project=project)
 
     async def _counts(self, connection: Any, projects: Sequence[str] | None, query: QueryWords) -> WordCounts:
-        rows = [
-            row
-            async for row in self._queries.word_frequencies(connection, projects=projects, words=distinct_words(query))
-        ]
+        words = distinct_words(query)
+        rows = await fetch(connection, self._queries.word_frequencies, projects=projects, words=words)
         return WordCounts(
             memories=rows[0]["memories"],
             mean_length=rows[0]["total"] / rows[0]["memories"] if rows[0]["total"] else 0.0,
