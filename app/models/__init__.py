@@ -30,7 +30,7 @@ from app.models.memories import (
     Vector,
     Words,
 )
-from app.models.search import Copies, Excerpt, Explanation, Hit, Match, Piece, QueryWords, Scope
+from app.models.search import Excerpt, Explanation, Hit, Match, Piece, QueryWords, Scope, WithCopies
 from app.models.stats import (
     EmbeddingStats,
     ModelChangeStats,
@@ -47,7 +47,6 @@ __all__ = [
     "MAX_PROJECT_CHARACTERS",
     "MAX_TEXT_BYTES",
     "MAX_WHOLE_CHARACTERS",
-    "Copies",
     "Counts",
     "EmbeddingStats",
     "EmbeddingStatus",
@@ -82,5 +81,6 @@ __all__ = [
     "VectorIndexKind",
     "VectorIndexState",
     "VectorIndexStats",
+    "WithCopies",
     "Words",
 ]

@@ -68,15 +68,12 @@ class Match(NamedTuple):
 
 
 @dataclass(frozen=True, slots=True)
-class Copies:
-    """What is known of a memory's code without reading it: a hash, and the memories in a scope that have the same.
+class WithCopies:
+    """A memory, the hash of its code, and how many memories in a scope have the same, with the time of the newest."""
 
-    `timestamp` is the memory's own, `last_timestamp` that of the newest of them.
-    """
-
+    memory: Memory
     code_hash: int
-    timestamp: datetime
-    count: int
+    copies: int
     last_timestamp: datetime
 
 
