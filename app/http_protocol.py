@@ -49,9 +49,9 @@ class Door:
 
 
 class GatheredWrites:
-    """A transport that sends together what is written in one step of the event loop: one call, one packet.
+    """A transport that sends together what is written until it is told to, or the step of the event loop ends.
 
-    For a small answer these are a twentieth of all it costs.
+    A call to the kernel and a packet are a twentieth of what a small answer costs.
     """
 
     def __init__(self, transport: asyncio.Transport, loop: asyncio.AbstractEventLoop) -> None:
@@ -64,25 +64,26 @@ class GatheredWrites:
         return getattr(self._transport, name)
 
     def write(self, data: bytes) -> None:
-        """Sends it when this step has ended, or now if there is much."""
+        """Sends it when told to, when this step has ended, or now if there is much."""
         if not self._parts:
-            self._loop.call_soon(self._send)
+            self._loop.call_soon(self.send)
         self._parts.append(data)
         self._bytes += len(data)
         if self._bytes > GATHERED_BYTES:
-            self._send()
+            self.send()
 
     def write_eof(self) -> None:
         """Sends all, and that it was all."""
-        self._send()
+        self.send()
         self._transport.write_eof()
 
     def close(self) -> None:
         """Closes once all is sent."""
-        self._send()
+        self.send()
         self._transport.close()
 
-    def _send(self) -> None:
+    def send(self) -> None:
+        """Sends what was written, if that is still possible."""
         if self._parts and not self._transport.is_closing():
             self._transport.write(b"".join(self._parts))
         self._parts.clear()
@@ -106,7 +107,8 @@ class BoundedProtocol(HttpToolsProtocol):
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         """Begins to wait for the first request, or refuses whatever it will be."""
-        super().connection_made(GatheredWrites(transport, self.loop))  # type: ignore[arg-type]
+        self._gathered = GatheredWrites(transport, self.loop)
+        super().connection_made(self._gathered)  # type: ignore[arg-type]
         if self._door.lets_in(len(self.connections)):
             self._wait()
         else:
@@ -165,6 +167,11 @@ class BoundedProtocol(HttpToolsProtocol):
         self._in_message = False
         self._rest()
         super().on_message_complete()
+
+    def on_response_complete(self) -> None:
+        """An answer is complete: sent before the log tells of it."""
+        self._gathered.send()
+        super().on_response_complete()
 
     def _watch(self, left: int) -> None:
         self._reading_timer = self.loop.call_later(UNREAD_SECONDS, self._look_again, left)

@@ -230,7 +230,7 @@ class Calls(asyncio.Transport):
         return 7
 
 
-async def test_what_is_written_in_one_step_is_sent_together() -> None:
+async def test_what_is_written_in_one_step_or_until_told_to_send_is_sent_together() -> None:
     calls = Calls()
     gathered = GatheredWrites(calls, asyncio.get_running_loop())
     for number in range(2):
@@ -238,7 +238,11 @@ async def test_what_is_written_in_one_step_is_sent_together() -> None:
         gathered.write(b"body")
         assert len(calls.told) == number
         await asyncio.sleep(0)
-    assert calls.told == [b"head body", b"head body"]
+    gathered.write(b"all")
+    gathered.send()
+    assert calls.told == [b"head body", b"head body", b"all"]
+    await asyncio.sleep(0)
+    assert len(calls.told) == 3
     assert gathered.get_write_buffer_size() == 7
 
 
