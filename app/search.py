@@ -8,7 +8,7 @@ from enum import StrEnum
 from app.embedding.embedder import query_text
 from app.embedding_models import EmbeddingModels
 from app.excerpts import excerpt_of
-from app.models import Explanation, Hit, Match, QueryWords, Scope, WithCopies
+from app.models import Copies, Explanation, Hit, Match, QueryWords, Scope
 from app.ranking import Ranked, Weights, distinction, fuse, fuse_ranks, rank_vectors, rank_words
 from app.store.protocol import MemoryStore
 from app.tokens import identifier_of, is_code, query_words
@@ -74,9 +74,12 @@ class Searches:
             if len(best) == limit or len(chosen) < len(ranked) or max(len(found), len(meaning)) < depth:
                 break
         pieces = {match.key: match.piece for match in meaning}
+        memories = await self._store.get([place.key for place, _ in best], may_lag=True)
         hits = []
-        for place, one in best:
-            memory, piece = one.memory, pieces.get(place.key)
+        for place, copies in best:
+            if place.key not in memories:  # deleted meanwhile
+                continue
+            memory, piece = memories[place.key], pieces.get(place.key)
             hits.append(
                 Hit(
                     memory=memory,
@@ -86,8 +89,8 @@ class Searches:
                     fts_rank=place.fts_rank,
                     semantic_rank=place.semantic_rank,
                     piece=piece,
-                    copies=one.copies,
-                    last_timestamp=one.last_timestamp,
+                    copies=copies.count,
+                    last_timestamp=copies.last_timestamp,
                     excerpt=excerpt_of(memory.new_code, words, piece.first_line if piece else 1),
                     explanation=_explain(place, weights, words) if explain else None,
                 )
@@ -127,19 +130,20 @@ class Searches:
             return fuse_ranks(found, meaning, weights)
         return fuse(found, meaning, weights, depth)
 
-    async def _distinct(self, scope: Scope, places: Sequence[Ranked], limit: int) -> list[tuple[Ranked, WithCopies]]:
+    async def _distinct(self, scope: Scope, places: Sequence[Ranked], limit: int) -> list[tuple[Ranked, Copies]]:
         """The best of each code, newer first among equals; looked up in parts until there are enough."""
-        by_code: dict[int, tuple[Ranked, WithCopies]] = {}
-        end, size = 0, limit
-        while end < len(places) and len(by_code) < limit:
-            part = _first(places[end:], size)
-            found = await self._store.with_copies(scope, [place.key for place in part])
+        by_code: dict[int, tuple[Ranked, Copies]] = {}
+        size = 2 * limit
+        for at in range(0, len(places), size):
+            part = places[at : at + size]
+            found = await self._store.copies(scope, [place.key for place in part])
             for place in part:
                 if place.key in found:  # else deleted meanwhile
-                    one = found[place.key]
-                    others = by_code.get(one.code_hash, (place, one))
-                    by_code[one.code_hash] = max(others, (place, one), key=_by_score_and_time)
-            end, size = end + len(part), 2 * size
+                    copies = found[place.key]
+                    others = by_code.get(copies.code_hash, (place, copies))
+                    by_code[copies.code_hash] = max(others, (place, copies), key=_by_score_and_time)
+            if len(by_code) >= limit:
+                break
         return sorted(by_code.values(), key=_by_score_and_time, reverse=True)[:limit]
 
     async def _search_words(self, scope: Scope, words: QueryWords, limit: int) -> Sequence[Match]:
@@ -150,16 +154,9 @@ class Searches:
         return await self._store.search_vectors(scope, vector, model, limit, words)
 
 
-def _first(places: Sequence[Ranked], size: int) -> Sequence[Ranked]:
-    """So many, and those behind that score the same, of which the newer are to come first."""
-    while size < len(places) and places[size].score == places[size - 1].score:
-        size += 1
-    return places[:size]
-
-
-def _by_score_and_time(found: tuple[Ranked, WithCopies]) -> tuple[float, datetime]:
-    place, one = found
-    return place.score, one.memory.timestamp
+def _by_score_and_time(found: tuple[Ranked, Copies]) -> tuple[float, datetime]:
+    place, copies = found
+    return place.score, copies.timestamp
 
 
 def _explain(place: Ranked, weights: Weights, words: QueryWords) -> Explanation:

@@ -30,7 +30,7 @@ from app.models.memories import (
     Vector,
     Words,
 )
-from app.models.search import Excerpt, Explanation, Hit, Match, Piece, QueryWords, Scope, WithCopies
+from app.models.search import Copies, Excerpt, Explanation, Hit, Match, Piece, QueryWords, Scope
 from app.models.stats import (
     EmbeddingStats,
     ModelChangeStats,
@@ -47,6 +47,7 @@ __all__ = [
     "MAX_PROJECT_CHARACTERS",
     "MAX_TEXT_BYTES",
     "MAX_WHOLE_CHARACTERS",
+    "Copies",
     "Counts",
     "EmbeddingStats",
     "EmbeddingStatus",
@@ -81,6 +82,5 @@ __all__ = [
     "VectorIndexKind",
     "VectorIndexState",
     "VectorIndexStats",
-    "WithCopies",
     "Words",
 ]

@@ -68,12 +68,15 @@ class Match(NamedTuple):
 
 
 @dataclass(frozen=True, slots=True)
-class WithCopies:
-    """A memory, the hash of its code, and how many memories in a scope have the same, with the time of the newest."""
+class Copies:
+    """What is known of a memory's code without reading it: a hash, and the memories in a scope that have the same.
 
-    memory: Memory
+    `timestamp` is the memory's own, `last_timestamp` that of the newest of them.
+    """
+
     code_hash: int
-    copies: int
+    timestamp: datetime
+    count: int
     last_timestamp: datetime
 
 

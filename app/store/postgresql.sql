@@ -206,20 +206,17 @@ CROSS JOIN LATERAL (
 ORDER BY strength DESC, found.timestamp DESC, found.id DESC
 LIMIT :limit;
 
--- name: with_copies
--- The memories with these keys, and how many in the scope have their code and the time of the newest; counts no further
--- than the limit in all.
+-- name: copies
+-- Of memories, the time and the hash of the code, and how many in the scope have that code and the time of the newest;
+-- counts no further than the limit in all.
 WITH wanted AS (
-  SELECT
-    m.project, m.id, m.file_path, m.new_code, m.old_code, m.context, m.session_id, m.agent_id, m.language, m.timestamp,
-    m.created_at, m.import_id, q.memory_id IS NOT NULL AS queued, q.due_at, m.code_hash
+  SELECT m.project, m.id, m.timestamp, m.code_hash
   FROM unnest(:keys_projects::text[], :keys_ids::uuid[]) AS wanted (project, id)
   JOIN memories AS m USING (project, id)
-  LEFT JOIN embedding_queue AS q
-    ON q.project = m.project AND q.memory_id = m.id AND q.whole AND q.model = (SELECT active FROM embedding_models)
 )
 SELECT
-  wanted.*, coalesce(same.copies, 1) AS copies, coalesce(same.last_timestamp, wanted.timestamp) AS last_timestamp
+  wanted.project, wanted.id, wanted.timestamp, wanted.code_hash, coalesce(same.copies, 1) AS copies,
+  coalesce(same.last_timestamp, wanted.timestamp) AS last_timestamp
 FROM wanted
 LEFT JOIN (
   SELECT code_hash, count(*) AS copies, max(timestamp) AS last_timestamp

@@ -8,6 +8,7 @@ from uuid import UUID
 
 from app.access import AuditEntry, Key
 from app.models import (
+    Copies,
     Counts,
     Finding,
     FindingKind,
@@ -25,7 +26,6 @@ from app.models import (
     Stats,
     Validation,
     Vector,
-    WithCopies,
     Words,
 )
 from app.store.embedding_protocol import EmbeddingStore, ModelStore
@@ -84,8 +84,8 @@ class MemoryStore(Protocol):
         For each model in use of which they have no vector they are queued, to be embedded from `embed_after` on.
         """
 
-    async def get(self, keys: Sequence[MemoryKey]) -> dict[MemoryKey, Memory]:
-        """The memories with these keys, as far as they exist."""
+    async def get(self, keys: Sequence[MemoryKey], *, may_lag: bool = False) -> dict[MemoryKey, Memory]:
+        """The memories with these keys, as far as they exist; one that a standby lacks is there nevertheless."""
 
     async def find(self, memory_id: UUID, projects: Sequence[str] | None) -> list[Memory]:
         """The memories with this id, one a project."""
@@ -102,11 +102,10 @@ class MemoryStore(Protocol):
         Many words cost no more than few: the rarest are looked up.
         """
 
-    async def with_copies(self, scope: Scope, keys: Sequence[MemoryKey]) -> dict[MemoryKey, WithCopies]:
-        """The memories with these keys, as far as they exist, and how often in the scope their code is.
+    async def copies(self, scope: Scope, keys: Sequence[MemoryKey]) -> dict[MemoryKey, Copies]:
+        """How often in the scope the code of these memories is, as far as they exist.
 
-        One that a standby lacks is there nevertheless. The count is exact until the codes of all of them together are
-        in more than MAX_COPIES memories; then too few are counted.
+        Exact until the codes of all of them together are in more than MAX_COPIES memories; then too few are counted.
         """
 
     async def refresh_frequencies(self) -> int:

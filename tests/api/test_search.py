@@ -1,7 +1,6 @@
 """Routes of searches, on each store."""
 
 import asyncio
-from itertools import islice, permutations
 from typing import Any
 
 import httpx
@@ -170,21 +169,6 @@ async def test_copies_are_counted_in_the_scope_and_not_among_the_hits_alone(
     assert hit["copies"] == 601
     [hit] = await hits(client, mode, query="parse", until="2026-01-01T00:00:10Z", projects=["here"])
     assert hit["copies"] == 10
-
-
-@pytest.mark.parametrize("mode", MODES)
-async def test_of_hits_that_score_the_same_the_newest_come_first(client: httpx.AsyncClient, mode: str) -> None:
-    codes = [" ".join(words) for words in islice(permutations(("parse", "the", "first", "header")), 20)]
-    days = [7 * at % 20 + 1 for at in range(20)]
-    memories = [
-        {"file_path": "a.py", "new_code": code, "timestamp": f"2026-01-{day:02}T00:00:00Z"}
-        for day, code in zip(days, codes, strict=True)
-    ]
-    await client.post("/v1/memories/batch", json={"memories": memories})
-    await settled(client)
-    found = await hits(client, mode, query="parse header", limit=3)
-    assert len({hit["score"] for hit in found}) == 1
-    assert [hit["memory"]["new_code"] for hit in found] == [codes[days.index(day)] for day in (20, 19, 18)]
 
 
 STRANGE = [

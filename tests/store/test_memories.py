@@ -41,8 +41,9 @@ async def test_the_first_and_the_last_moment_there_is_are_times_like_any_other(s
     assert await store.memories.page(Scope(until=last.memory.timestamp), 10, None) == [first.memory]
     stats = await store.memories.stats(None, MODEL)
     assert (stats.oldest_entry, stats.newest_entry) == (first.memory.timestamp, last.memory.timestamp)
-    [found] = (await store.memories.with_copies(EVERYWHERE, [first.memory.key])).values()
-    assert (found.memory, found.last_timestamp) == (first.memory, last.memory.timestamp)
+    copies = await store.memories.copies(EVERYWHERE, [first.memory.key])
+    assert copies[first.memory.key].timestamp == first.memory.timestamp
+    assert copies[first.memory.key].last_timestamp == last.memory.timestamp
 
 
 async def test_a_key_that_is_there_is_left_as_it_is(store: Store) -> None:

@@ -9,6 +9,7 @@ from pgvector import HalfVector
 
 from app.models import (
     MAX_WHOLE_CHARACTERS,
+    Copies,
     EmbeddingStats,
     EmbeddingStatus,
     Match,
@@ -19,7 +20,6 @@ from app.models import (
     Scope,
     Stats,
     Vector,
-    WithCopies,
     Words,
 )
 from app.store.group_commit import GroupCommit
@@ -105,15 +105,19 @@ class PostgresMemories:
             "max_whole": MAX_WHOLE_CHARACTERS,
         }
 
-    async def get(self, keys: Sequence[MemoryKey]) -> dict[MemoryKey, Memory]:
+    async def get(self, keys: Sequence[MemoryKey], *, may_lag: bool = False) -> dict[MemoryKey, Memory]:
         """See MemoryStore."""
-        async with self._connections.acquire() as connection:
-            return await self.get_on(connection, keys)
+        found = await self._reads.run(lambda connection: self.get_on(connection, keys)) if may_lag else {}
+        missing = [key for key in keys if key not in found]
+        if missing:
+            async with self._connections.acquire() as connection:
+                found |= await self.get_on(connection, missing)
+        return found
 
     async def get_on(self, connection: Any, keys: Sequence[MemoryKey]) -> dict[MemoryKey, Memory]:
         """As `get`, within a transaction of the caller's."""
-        rows = self._queries.get_memories(connection, **key_arrays(keys))
-        return {memory.key: memory async for memory in (memory_from(row) async for row in rows)}
+        rows = await fetch(connection, self._queries.get_memories, **key_arrays(keys))
+        return {memory.key: memory for memory in map(memory_from, rows)}
 
     async def find(self, memory_id: UUID, projects: Sequence[str] | None) -> list[Memory]:
         """See MemoryStore."""
@@ -164,24 +168,24 @@ class PostgresMemories:
         """See MemoryStore."""
         return await self._vectors.search(scope, vector, model, limit, words)
 
-    async def with_copies(self, scope: Scope, keys: Sequence[MemoryKey]) -> dict[MemoryKey, WithCopies]:
+    async def copies(self, scope: Scope, keys: Sequence[MemoryKey]) -> dict[MemoryKey, Copies]:
         """See MemoryStore."""
-        found = await self._reads.run(lambda connection: self._with_copies_on(connection, scope, keys))
+        found = await self._reads.run(lambda connection: self._copies_on(connection, scope, keys))
         missing = [key for key in keys if key not in found]
         if missing:
             async with self._connections.acquire() as connection:
-                found |= await self._with_copies_on(connection, scope, missing)
+                found |= await self._copies_on(connection, scope, missing)
         return found
 
-    async def _with_copies_on(
-        self, connection: Any, scope: Scope, keys: Sequence[MemoryKey]
-    ) -> dict[MemoryKey, WithCopies]:
+    async def _copies_on(self, connection: Any, scope: Scope, keys: Sequence[MemoryKey]) -> dict[MemoryKey, Copies]:
         given = {f"keys_{name}": values for name, values in key_arrays(keys).items()}
-        rows = await fetch(connection, self._queries.with_copies, **scope.fields(), **given, limit=MAX_COPIES)
-        found = [
-            WithCopies(memory_from(row), row["code_hash"], row["copies"], in_utc(row["last_timestamp"])) for row in rows
-        ]
-        return {one.memory.key: one for one in found}
+        rows = await fetch(connection, self._queries.copies, **scope.fields(), **given, limit=MAX_COPIES)
+        return {
+            MemoryKey(row["project"], row["id"]): Copies(
+                row["code_hash"], in_utc(row["timestamp"]), row["copies"], in_utc(row["last_timestamp"])
+            )
+            for row in rows
+        }
 
     async def stats(self, projects: Sequence[str] | None, model: str) -> Stats:
         """See MemoryStore."""

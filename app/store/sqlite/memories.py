@@ -9,6 +9,7 @@ import aiosqlite
 
 from app.models import (
     MAX_WHOLE_CHARACTERS,
+    Copies,
     EmbeddingStats,
     EmbeddingStatus,
     Match,
@@ -23,7 +24,6 @@ from app.models import (
     VectorIndexKind,
     VectorIndexState,
     VectorIndexStats,
-    WithCopies,
     Words,
 )
 from app.store.embedding_protocol import ModelsInUse
@@ -98,8 +98,9 @@ class SqliteMemories:
             await queries.queue_embeddings(connection, pending)
         return {row.memory.key for row in rows}
 
-    async def get(self, keys: Sequence[MemoryKey]) -> dict[MemoryKey, Memory]:
-        """See MemoryStore."""
+    async def get(self, keys: Sequence[MemoryKey], *, may_lag: bool = False) -> dict[MemoryKey, Memory]:
+        """See MemoryStore; nothing lags here."""
+        del may_lag
         async with self._connections.read() as connection:
             return await self.get_on(connection, keys)
 
@@ -169,13 +170,16 @@ class SqliteMemories:
         """See MemoryStore: FTS5 merges with each write."""
         return 0
 
-    async def with_copies(self, scope: Scope, keys: Sequence[MemoryKey]) -> dict[MemoryKey, WithCopies]:
+    async def copies(self, scope: Scope, keys: Sequence[MemoryKey]) -> dict[MemoryKey, Copies]:
         """See MemoryStore."""
         async with self._connections.read() as connection:
-            rows = self._queries.with_copies(connection, **scope_values(scope), keys=keys_json(keys), limit=MAX_COPIES)
+            rows = self._queries.copies(connection, **scope_values(scope), keys=keys_json(keys), limit=MAX_COPIES)
             return {
-                key_from(row): WithCopies(
-                    memory_from(row), row["code_hash"], row["copies"], datetime.fromisoformat(row["last_timestamp"])
+                key_from(row): Copies(
+                    row["code_hash"],
+                    datetime.fromisoformat(row["timestamp"]),
+                    row["copies"],
+                    datetime.fromisoformat(row["last_timestamp"]),
                 )
                 async for row in rows
             }
