@@ -16,7 +16,7 @@ class DirectRoute(APIRoute):
     the answer.
 
     Raises:
-        TypeError: as it is made, of a function with parameters that FastAPI would have to fill.
+        TypeError: as it is made, of a function or a dependency with parameters that FastAPI would have to fill.
     """
 
     def get_route_handler(self) -> Callable[[Request], Coroutine[Any, Any, Response]]:
@@ -25,10 +25,16 @@ class DirectRoute(APIRoute):
         left = [one.name for one in [*get_flat_params(self.dependant), self.body_field] if one]
         if left:
             raise TypeError(f"{self.path}: the function must read {', '.join(left)} itself")
-        needed = {one.name: one.call for one in self.dependant.dependencies if one.name and one.call}
+        if any(one.dependencies for one in self.dependant.dependencies):
+            raise TypeError(f"{self.path}: its dependencies must take the request and nothing else")
+        needed = [(one.name, one.call) for one in self.dependant.dependencies if one.call]
 
         async def answer(request: Request) -> Response:
-            given = {name: await dependency(request) for name, dependency in needed.items()}
+            given = {}
+            for name, dependency in needed:
+                value = await dependency(request)
+                if name is not None:  # else it is there to refuse requests
+                    given[name] = value
             response: Response = await function(request=request, **given)
             return response
 

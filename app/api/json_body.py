@@ -14,8 +14,8 @@ from app.errors import UnsupportedMediaTypeError
 MAX_VALUES = 2**20
 """Room for 1,000 memories with vectors of 1,024 numbers. Reading holds the event loop, some 1 µs a value."""
 
-MAX_FAULTS = 1000
-"""Of a body, that are looked at one by one; a million would take seconds."""
+MAX_FAULTS = 50
+"""Of a body, or of a memory of a batch, that are looked at one by one; a million would take seconds."""
 
 M = TypeVar("M", bound=BaseModel)
 
@@ -116,7 +116,13 @@ def faults(error: ValidationError) -> list[dict[str, Any]]:
     """What pydantic found wrong; where that is very much, how much it is."""
     count = error.error_count()
     if count > MAX_FAULTS:
-        return [{"type": "too_many_faults", "loc": (), "msg": f"has {count} faults; its fields are in /docs"}]
+        return [
+            {
+                "type": "too_many_faults",
+                "loc": (),
+                "msg": f"has {count} faults, more than {MAX_FAULTS}; see its fields in /docs",
+            }
+        ]
     return [{**item} for item in error.errors(include_url=False)]
 
 
