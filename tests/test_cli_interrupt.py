@@ -10,7 +10,7 @@ from pathlib import Path
 from tests.processes import DEADLINE_SECONDS, afterimage, environment
 from tests.source_files import entry, write_ai_afterimage
 
-ROWS = 3000
+ROWS = 9000
 
 
 def test_after_ctrl_c_the_same_command_brings_in_the_rest(tmp_path: Path) -> None:
