@@ -51,7 +51,7 @@ class RequestLog:
         try:
             await self._app(scope, receive, send_with_id)
         except Exception:
-            log.exception("request failed")
+            self._log.exception("request failed")
             raise
         finally:
             seconds = time.perf_counter() - started

@@ -15,7 +15,6 @@ from app.store.postgresql.words import excluded, required, words_of_required
 MORE_VECTORS = 30
 """Of the index, besides three for two memories wanted (some are pieces of one memory): its order is rough."""
 
-
 SCORE = itemgetter("score")
 
 
