@@ -8,7 +8,7 @@ from enum import StrEnum
 from app.embedding.embedder import query_text
 from app.embedding_models import EmbeddingModels
 from app.excerpts import excerpt_of
-from app.models import Copies, Explanation, Hit, Match, QueryWords, Scope
+from app.models import Distinct, Explanation, Hit, Match, QueryWords, Scope
 from app.ranking import Ranked, Weights, distinction, fuse, fuse_ranks, rank_vectors, rank_words
 from app.store.protocol import MemoryStore
 from app.tokens import identifier_of, is_code, query_words
@@ -74,12 +74,9 @@ class Searches:
             if len(best) == limit or len(chosen) < len(ranked) or max(len(found), len(meaning)) < depth:
                 break
         pieces = {match.key: match.piece for match in meaning}
-        memories = await self._store.get([place.key for place, _ in best], may_lag=True)
         hits = []
-        for place, copies in best:
-            if place.key not in memories:  # deleted meanwhile
-                continue
-            memory, piece = memories[place.key], pieces.get(place.key)
+        for place, one in best:
+            memory, piece = one.memory, pieces.get(place.key)
             hits.append(
                 Hit(
                     memory=memory,
@@ -89,8 +86,8 @@ class Searches:
                     fts_rank=place.fts_rank,
                     semantic_rank=place.semantic_rank,
                     piece=piece,
-                    copies=copies.count,
-                    last_timestamp=copies.last_timestamp,
+                    copies=one.copies,
+                    last_timestamp=one.last_timestamp,
                     excerpt=excerpt_of(memory.new_code, words, piece.first_line if piece else 1),
                     explanation=_explain(place, weights, words) if explain else None,
                 )
@@ -130,18 +127,15 @@ class Searches:
             return fuse_ranks(found, meaning, weights)
         return fuse(found, meaning, weights, depth)
 
-    async def _distinct(self, scope: Scope, places: Sequence[Ranked], limit: int) -> list[tuple[Ranked, Copies]]:
+    async def _distinct(self, scope: Scope, places: Sequence[Ranked], limit: int) -> list[tuple[Ranked, Distinct]]:
         """The best of each code, newer first among equals; looked up in parts until there are enough."""
-        by_code: dict[int, tuple[Ranked, Copies]] = {}
+        by_code: dict[int, tuple[Ranked, Distinct]] = {}
         size = 2 * limit
         for at in range(0, len(places), size):
-            part = places[at : at + size]
-            found = await self._store.copies(scope, [place.key for place in part])
-            for place in part:
-                if place.key in found:  # else deleted meanwhile
-                    copies = found[place.key]
-                    others = by_code.get(copies.code_hash, (place, copies))
-                    by_code[copies.code_hash] = max(others, (place, copies), key=_by_score_and_time)
+            part = {place.key: place for place in places[at : at + size]}
+            for one in await self._store.distinct(scope, {key: place.score for key, place in part.items()}, limit):
+                found = (part[one.memory.key], one)
+                by_code[one.code_hash] = max(by_code.get(one.code_hash, found), found, key=_by_score_and_time)
             if len(by_code) >= limit:
                 break
         return sorted(by_code.values(), key=_by_score_and_time, reverse=True)[:limit]
@@ -154,9 +148,9 @@ class Searches:
         return await self._store.search_vectors(scope, vector, model, limit, words)
 
 
-def _by_score_and_time(found: tuple[Ranked, Copies]) -> tuple[float, datetime]:
-    place, copies = found
-    return place.score, copies.timestamp
+def _by_score_and_time(found: tuple[Ranked, Distinct]) -> tuple[float, datetime]:
+    place, one = found
+    return place.score, one.memory.timestamp
 
 
 def _explain(place: Ranked, weights: Weights, words: QueryWords) -> Explanation:

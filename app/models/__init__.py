@@ -30,7 +30,7 @@ from app.models.memories import (
     Vector,
     Words,
 )
-from app.models.search import Copies, Excerpt, Explanation, Hit, Match, Piece, QueryWords, Scope
+from app.models.search import Distinct, Excerpt, Explanation, Hit, Match, Piece, QueryWords, Scope
 from app.models.stats import (
     EmbeddingStats,
     ModelChangeStats,
@@ -47,8 +47,8 @@ __all__ = [
     "MAX_PROJECT_CHARACTERS",
     "MAX_TEXT_BYTES",
     "MAX_WHOLE_CHARACTERS",
-    "Copies",
     "Counts",
+    "Distinct",
     "EmbeddingStats",
     "EmbeddingStatus",
     "Excerpt",

@@ -68,15 +68,15 @@ class Match(NamedTuple):
 
 
 @dataclass(frozen=True, slots=True)
-class Copies:
-    """What is known of a memory's code without reading it: a hash, and the memories in a scope that have the same.
+class Distinct:
+    """A memory that stands for all in a scope with the same code.
 
-    `timestamp` is the memory's own, `last_timestamp` that of the newest of them.
+    `copies` is how many these are, `last_timestamp` that of the newest of them.
     """
 
+    memory: Memory
     code_hash: int
-    timestamp: datetime
-    count: int
+    copies: int
     last_timestamp: datetime
 
 

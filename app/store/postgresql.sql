@@ -206,24 +206,38 @@ CROSS JOIN LATERAL (
 ORDER BY strength DESC, found.timestamp DESC, found.id DESC
 LIMIT :limit;
 
--- name: copies
--- Of memories, the time and the hash of the code, and how many in the scope have that code and the time of the newest;
--- counts no further than the limit in all.
+-- name: distinct_memories
+-- Of memories with scores the best of each code, and how many in the scope have that code and the time of the newest;
+-- counts no further than the limit in all. Texts are read of those alone that are answered.
 WITH wanted AS (
-  SELECT m.project, m.id, m.timestamp, m.code_hash
-  FROM unnest(:keys_projects::text[], :keys_ids::uuid[]) AS wanted (project, id)
+  SELECT
+    m.project, m.id, m.code_hash, wanted.score, m.timestamp,
+    row_number() OVER (PARTITION BY m.code_hash ORDER BY wanted.score DESC, m.timestamp DESC, m.id DESC) AS place,
+    count(*) OVER () AS present
+  FROM unnest(:keys_projects::text[], :keys_ids::uuid[], :scores::float8[]) AS wanted (project, id, score)
   JOIN memories AS m USING (project, id)
+),
+best AS (
+  SELECT *
+  FROM wanted
+  WHERE place = 1
+  ORDER BY score DESC, timestamp DESC, id DESC
+  LIMIT :limit
 )
 SELECT
-  wanted.project, wanted.id, wanted.timestamp, wanted.code_hash, coalesce(same.copies, 1) AS copies,
-  coalesce(same.last_timestamp, wanted.timestamp) AS last_timestamp
-FROM wanted
+  m.project, m.id, m.file_path, m.new_code, m.old_code, m.context, m.session_id, m.agent_id, m.language, m.timestamp,
+  m.created_at, m.import_id, q.memory_id IS NOT NULL AS queued, q.due_at, best.code_hash, best.present,
+  coalesce(same.copies, 1) AS copies, coalesce(same.last_timestamp, m.timestamp) AS last_timestamp
+FROM best
+JOIN memories AS m USING (project, id)
+LEFT JOIN embedding_queue AS q
+  ON q.project = m.project AND q.memory_id = m.id AND q.whole AND q.model = (SELECT active FROM embedding_models)
 LEFT JOIN (
   SELECT code_hash, count(*) AS copies, max(timestamp) AS last_timestamp
   FROM (
     SELECT m.code_hash, m.timestamp
     FROM memories AS m
-    WHERE m.code_hash = ANY (ARRAY (SELECT code_hash FROM wanted))
+    WHERE m.code_hash = ANY (ARRAY (SELECT code_hash FROM best))
       AND (:projects::text[] IS NULL OR m.project = ANY (:projects))
       AND (:session_id::text IS NULL OR m.session_id = :session_id)
       AND (:agent_id::text IS NULL OR m.agent_id = :agent_id)
@@ -232,10 +246,11 @@ LEFT JOIN (
       AND (:language::text IS NULL OR m.language = :language)
       AND (:since::timestamptz IS NULL OR m.timestamp >= :since)
       AND (:until::timestamptz IS NULL OR m.timestamp < :until)
-    LIMIT :limit
+    LIMIT :limit_copies
   ) AS found
   GROUP BY code_hash
-) AS same USING (code_hash);
+) AS same ON same.code_hash = best.code_hash
+ORDER BY best.score DESC, best.timestamp DESC, best.id DESC;
 
 -- name: stale_frequencies
 -- Projects whose number of memories has changed by a tenth or more since their words were counted.

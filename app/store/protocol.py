@@ -8,8 +8,8 @@ from uuid import UUID
 
 from app.access import AuditEntry, Key
 from app.models import (
-    Copies,
     Counts,
+    Distinct,
     Finding,
     FindingKind,
     Import,
@@ -84,8 +84,8 @@ class MemoryStore(Protocol):
         For each model in use of which they have no vector they are queued, to be embedded from `embed_after` on.
         """
 
-    async def get(self, keys: Sequence[MemoryKey], *, may_lag: bool = False) -> dict[MemoryKey, Memory]:
-        """The memories with these keys, as far as they exist; one that a standby lacks is there nevertheless."""
+    async def get(self, keys: Sequence[MemoryKey]) -> dict[MemoryKey, Memory]:
+        """The memories with these keys, as far as they exist."""
 
     async def find(self, memory_id: UUID, projects: Sequence[str] | None) -> list[Memory]:
         """The memories with this id, one a project."""
@@ -102,10 +102,12 @@ class MemoryStore(Protocol):
         Many words cost no more than few: the rarest are looked up.
         """
 
-    async def copies(self, scope: Scope, keys: Sequence[MemoryKey]) -> dict[MemoryKey, Copies]:
-        """How often in the scope the code of these memories is, as far as they exist.
+    async def distinct(self, scope: Scope, scores: Mapping[MemoryKey, float], limit: int) -> list[Distinct]:
+        """Of memories with scores, as far as they exist, the best of each code, no more than the limit.
 
-        Exact until the codes of all of them together are in more than MAX_COPIES memories; then too few are counted.
+        The best score comes first, newer first among equals. No other texts are read. One that a standby lacks is there
+        nevertheless. Copies are counted in the scope, exactly until the codes of all together are in more than
+        MAX_COPIES memories; then too few are counted.
         """
 
     async def refresh_frequencies(self) -> int:

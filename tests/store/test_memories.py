@@ -41,9 +41,8 @@ async def test_the_first_and_the_last_moment_there_is_are_times_like_any_other(s
     assert await store.memories.page(Scope(until=last.memory.timestamp), 10, None) == [first.memory]
     stats = await store.memories.stats(None, MODEL)
     assert (stats.oldest_entry, stats.newest_entry) == (first.memory.timestamp, last.memory.timestamp)
-    copies = await store.memories.copies(EVERYWHERE, [first.memory.key])
-    assert copies[first.memory.key].timestamp == first.memory.timestamp
-    assert copies[first.memory.key].last_timestamp == last.memory.timestamp
+    [found] = await store.memories.distinct(EVERYWHERE, {first.memory.key: 1.0}, 1)
+    assert (found.memory, found.last_timestamp) == (first.memory, last.memory.timestamp)
 
 
 async def test_a_key_that_is_there_is_left_as_it_is(store: Store) -> None:
@@ -67,6 +66,25 @@ async def test_the_same_id_may_stand_in_two_projects(store: Store) -> None:
     await store.memories.add([one, two], NOON)
     assert [found.project for found in await store.memories.find(one.memory.id, None)] == ["a", "b"]
     assert [found.project for found in await store.memories.find(one.memory.id, ["b"])] == ["b"]
+
+
+async def test_the_best_of_each_code_stands_for_all_that_have_it(store: Store) -> None:
+    low, high, older, newer = (
+        new(new_code=code, timestamp=NOON + minutes(at), project="here", context=f"{at}")
+        for at, code in enumerate(["one", "one", "two", "two"])
+    )
+    others = [new(new_code="one", project="there"), new(new_code="three", project="here"), new(new_code="four")]
+    await store.memories.add([low, high, older, newer, *others], NOON)
+    scores = [(older, 0.5), (low, 0.8), (newer, 0.5), (others[1], 0.4), (high, 0.9)]
+    asked = {row.memory.key: score for row, score in scores} | {MemoryKey("here", uuid4()): 1.0}
+    found = await store.memories.distinct(Scope(projects=["here"]), asked, 2)
+    assert [(one.memory, one.copies, one.last_timestamp) for one in found] == [
+        (high.memory, 2, high.memory.timestamp),
+        (newer.memory, 2, newer.memory.timestamp),
+    ]
+    assert len({one.code_hash for one in found}) == 2
+    assert [one.copies for one in await store.memories.distinct(EVERYWHERE, asked, 10)] == [3, 2, 1]
+    assert await store.memories.distinct(EVERYWHERE, {MemoryKey("here", uuid4()): 1.0}, 2) == []
 
 
 async def test_a_deleted_memory_is_gone_from_everywhere(store: Store) -> None:

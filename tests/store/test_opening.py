@@ -295,8 +295,8 @@ async def test_memories_that_were_stored_before_code_had_a_hash_have_one(tmp_pat
     store = SqliteStore(path, MODEL)
     await store.open()
     await store.memories.add([again], NOON)
-    found = await store.memories.copies(Scope(), [memory.key, again.memory.key])
-    assert [found[key].count for key in (memory.key, again.memory.key)] == [2, 2]
+    [found] = await store.memories.distinct(Scope(), dict.fromkeys([memory.key, again.memory.key], 1.0), 2)
+    assert found.copies == 2
     await store.close()
 
 

@@ -1,6 +1,6 @@
 """Memories in PostgreSQL."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from datetime import UTC, datetime
 from typing import Any
 from uuid import UUID
@@ -9,7 +9,7 @@ from pgvector import HalfVector
 
 from app.models import (
     MAX_WHOLE_CHARACTERS,
-    Copies,
+    Distinct,
     EmbeddingStats,
     EmbeddingStatus,
     Match,
@@ -105,14 +105,10 @@ class PostgresMemories:
             "max_whole": MAX_WHOLE_CHARACTERS,
         }
 
-    async def get(self, keys: Sequence[MemoryKey], *, may_lag: bool = False) -> dict[MemoryKey, Memory]:
+    async def get(self, keys: Sequence[MemoryKey]) -> dict[MemoryKey, Memory]:
         """See MemoryStore."""
-        found = await self._reads.run(lambda connection: self.get_on(connection, keys)) if may_lag else {}
-        missing = [key for key in keys if key not in found]
-        if missing:
-            async with self._connections.acquire() as connection:
-                found |= await self.get_on(connection, missing)
-        return found
+        async with self._connections.acquire() as connection:
+            return await self.get_on(connection, keys)
 
     async def get_on(self, connection: Any, keys: Sequence[MemoryKey]) -> dict[MemoryKey, Memory]:
         """As `get`, within a transaction of the caller's."""
@@ -168,24 +164,29 @@ class PostgresMemories:
         """See MemoryStore."""
         return await self._vectors.search(scope, vector, model, limit, words)
 
-    async def copies(self, scope: Scope, keys: Sequence[MemoryKey]) -> dict[MemoryKey, Copies]:
+    async def distinct(self, scope: Scope, scores: Mapping[MemoryKey, float], limit: int) -> list[Distinct]:
         """See MemoryStore."""
-        found = await self._reads.run(lambda connection: self._copies_on(connection, scope, keys))
-        missing = [key for key in keys if key not in found]
-        if missing:
+        rows = await self._reads.run(lambda connection: self._distinct_on(connection, scope, scores, limit))
+        if not rows or rows[0]["present"] < len(scores):
             async with self._connections.acquire() as connection:
-                found |= await self._copies_on(connection, scope, missing)
-        return found
+                rows = await self._distinct_on(connection, scope, scores, limit)
+        return [
+            Distinct(memory_from(row), row["code_hash"], row["copies"], in_utc(row["last_timestamp"])) for row in rows
+        ]
 
-    async def _copies_on(self, connection: Any, scope: Scope, keys: Sequence[MemoryKey]) -> dict[MemoryKey, Copies]:
-        given = {f"keys_{name}": values for name, values in key_arrays(keys).items()}
-        rows = await fetch(connection, self._queries.copies, **scope.fields(), **given, limit=MAX_COPIES)
-        return {
-            MemoryKey(row["project"], row["id"]): Copies(
-                row["code_hash"], in_utc(row["timestamp"]), row["copies"], in_utc(row["last_timestamp"])
-            )
-            for row in rows
-        }
+    async def _distinct_on(
+        self, connection: Any, scope: Scope, scores: Mapping[MemoryKey, float], limit: int
+    ) -> list[Any]:
+        given = {f"keys_{name}": values for name, values in key_arrays(scores).items()}
+        return await fetch(
+            connection,
+            self._queries.distinct_memories,
+            **scope.fields(),
+            **given,
+            scores=list(scores.values()),
+            limit=limit,
+            limit_copies=MAX_COPIES,
+        )
 
     async def stats(self, projects: Sequence[str] | None, model: str) -> Stats:
         """See MemoryStore."""

@@ -1,6 +1,7 @@
 """Memories in SQLite."""
 
-from collections.abc import Iterable, Sequence
+import json
+from collections.abc import Iterable, Mapping, Sequence
 from datetime import datetime
 from typing import Any
 from uuid import UUID
@@ -9,7 +10,7 @@ import aiosqlite
 
 from app.models import (
     MAX_WHOLE_CHARACTERS,
-    Copies,
+    Distinct,
     EmbeddingStats,
     EmbeddingStatus,
     Match,
@@ -98,9 +99,8 @@ class SqliteMemories:
             await queries.queue_embeddings(connection, pending)
         return {row.memory.key for row in rows}
 
-    async def get(self, keys: Sequence[MemoryKey], *, may_lag: bool = False) -> dict[MemoryKey, Memory]:
-        """See MemoryStore; nothing lags here."""
-        del may_lag
+    async def get(self, keys: Sequence[MemoryKey]) -> dict[MemoryKey, Memory]:
+        """See MemoryStore."""
         async with self._connections.read() as connection:
             return await self.get_on(connection, keys)
 
@@ -170,19 +170,19 @@ class SqliteMemories:
         """See MemoryStore: FTS5 merges with each write."""
         return 0
 
-    async def copies(self, scope: Scope, keys: Sequence[MemoryKey]) -> dict[MemoryKey, Copies]:
+    async def distinct(self, scope: Scope, scores: Mapping[MemoryKey, float], limit: int) -> list[Distinct]:
         """See MemoryStore."""
+        scored = json.dumps([[key.project, str(key.id), score] for key, score in scores.items()])
         async with self._connections.read() as connection:
-            rows = self._queries.copies(connection, **scope_values(scope), keys=keys_json(keys), limit=MAX_COPIES)
-            return {
-                key_from(row): Copies(
-                    row["code_hash"],
-                    datetime.fromisoformat(row["timestamp"]),
-                    row["copies"],
-                    datetime.fromisoformat(row["last_timestamp"]),
+            rows = self._queries.distinct_memories(
+                connection, **scope_values(scope), scored=scored, limit=limit, limit_copies=MAX_COPIES
+            )
+            return [
+                Distinct(
+                    memory_from(row), row["code_hash"], row["copies"], datetime.fromisoformat(row["last_timestamp"])
                 )
                 async for row in rows
-            }
+            ]
 
     async def search_vectors(
         self, scope: Scope, vector: Vector, model: str, limit: int, words: QueryWords = NO_WORDS
