@@ -4,11 +4,15 @@ import asyncio
 import os
 import sys
 import threading
-from collections.abc import Callable, Coroutine, Iterable, Mapping
+from collections.abc import Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
 from itertools import islice
-from typing import Any, TypeVar
+from typing import TypeVar
 
+import numpy as np
+from numpy.typing import NDArray
+
+from app.embedding.embedder import Embedder
 from app.models import Vector
 
 T = TypeVar("T")
@@ -23,51 +27,55 @@ BACKGROUND_NICENESS = 10
 class Lane:
     """Serves its queues, the first of them first, with so many calls at once, each in a thread of its own."""
 
-    def __init__(self, queues: Iterable[Queue], calls: int, *, background: bool = False) -> None:
+    def __init__(
+        self, embedder: Embedder, queues: Iterable[Queue], calls: int = 1, *, background: bool = False
+    ) -> None:
         """Threads in the `background` take the processor when nobody else wants it (Linux)."""
+        self._embedder = embedder
         self._queues = list(queues)
         self._calls = calls
-        self._tasks: set[asyncio.Task[None]] = set()
+        self._in_hand = 0
         self._threads = ThreadPoolExecutor(
             calls, thread_name_prefix="embedding", initializer=_step_back if background else None
         )
 
-    def take(self, limit: int) -> Queue:
-        """Texts for a call, from the first queue that holds any; none while as many calls run as may."""
-        queue = next(filter(None, self._queues), None)
-        if queue is None or len(self._tasks) >= self._calls:
-            return {}
-        taken = dict(islice(queue.items(), limit))
-        for future in taken:
-            del queue[future]
-        return taken
+    def serve(self) -> None:
+        """Begins calls with texts that wait, each with those of one queue, until as many run as may."""
+        while self._in_hand < self._calls and (queue := next(filter(None, self._queues), None)):
+            taken = dict(islice(queue.items(), self._embedder.texts_per_call))
+            for future in taken:
+                del queue[future]
+            self._in_hand += 1
+            self._threads.submit(self._embed, taken, asyncio.get_running_loop())
 
-    def begin(self, call: Coroutine[Any, Any, None], then: Callable[[], None]) -> None:
-        """Begins a call, which uses `run`; `then` is told when it has ended."""
-        task = asyncio.create_task(call, name="embedding-call")
-        self._tasks.add(task)
-        task.add_done_callback(self._tasks.discard)
-        task.add_done_callback(lambda _: then())
-
-    def run(self, function: Callable[..., T], *arguments: object) -> asyncio.Future[T]:
+    def run(self, function: Callable[[], T]) -> asyncio.Future[T]:
         """Runs a function in one of the threads."""
-        return asyncio.get_running_loop().run_in_executor(self._threads, function, *arguments)
+        return asyncio.get_running_loop().run_in_executor(self._threads, function)
 
     async def stop(self) -> None:
-        """Returns when the calls in hand have ended."""
-        await asyncio.gather(*self._tasks, return_exceptions=True)
+        """Returns when the calls in hand have ended and those who waited for them know."""
         await asyncio.to_thread(self._threads.shutdown, cancel_futures=True)
 
+    def _embed(self, taken: Queue, loop: asyncio.AbstractEventLoop) -> None:
+        """In a thread."""
+        answer: NDArray[np.float32] | BaseException
+        try:
+            answer = self._embedder.embed(list(taken.values()))
+        except BaseException as error:  # noqa: BLE001 - it is handed to those who wait
+            answer = error
+        loop.call_soon_threadsafe(self._end, taken, answer)
 
-def deliver(taken: Mapping[asyncio.Future[Vector], str], answer: Any) -> None:
-    """Hands the rows of an answer, or the error, to those who still wait."""
-    for row, future in enumerate(taken):
-        if future.done():
-            continue  # whoever waited has given up
-        if isinstance(answer, BaseException):
-            future.set_exception(answer)
-        else:
-            future.set_result(answer[row])
+    def _end(self, taken: Iterable[asyncio.Future[Vector]], answer: NDArray[np.float32] | BaseException) -> None:
+        """Hands the vectors, or the error, to those who still wait, and begins the next call."""
+        self._in_hand -= 1
+        for row, future in enumerate(taken):
+            if future.done():
+                continue  # whoever waited has given up
+            if isinstance(answer, BaseException):
+                future.set_exception(answer)
+            else:
+                future.set_result(answer[row])
+        self.serve()
 
 
 def _step_back() -> None:

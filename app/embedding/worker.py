@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from app.embedding.embedder import Embedder
-from app.embedding.lane import Lane, Queue, deliver
+from app.embedding.lane import Lane, Queue
 from app.errors import UnavailableError
 from app.models import Vector
 
@@ -39,13 +39,12 @@ class EmbeddingWorker:
         self._limit_texts = limit_texts
         self._limit_cached = limit_cached
         self._retry_seconds = retry_seconds
-        self._serving: asyncio.Task[None] | None = None
+        self._loading: asyncio.Task[None] | None = None
         self._ready = False
         self._stopped = False
         self._problem: str | None = None
         self._retry_at = 0.0
         self._load_ended = asyncio.Event()
-        self._wanted = asyncio.Event()
         self._waiting: dict[Priority, Queue] = {priority: {} for priority in Priority}
         self._lanes = self._open_lanes()
         self._cache: OrderedDict[str, NDArray[np.float32]] = OrderedDict()
@@ -92,15 +91,14 @@ class EmbeddingWorker:
 
     async def start(self) -> None:
         """Begins to load the model and returns at once."""
-        self._serving = asyncio.create_task(self._serve(), name="embedding")
-        self._wanted.set()
+        self._serve()
 
     async def stop(self) -> None:
         """Refuses all who wait; returns when the calls in hand have ended."""
         self._stopped = True
-        if self._serving is not None:
-            self._serving.cancel()
-            await asyncio.wait([self._serving])
+        if self._loading is not None:
+            self._loading.cancel()
+            await asyncio.wait([self._loading])
         self._refuse_waiting("the service is stopping")
         self._load_ended.set()
         await asyncio.gather(*(lane.stop() for lane in self._lanes))
@@ -114,7 +112,7 @@ class EmbeddingWorker:
         while not self._ready:
             self._check_usable()
             self._load_ended.clear()
-            self._wanted.set()
+            self._serve()
             await self._load_ended.wait()
 
     async def embed(self, texts: Sequence[str], priority: Priority) -> NDArray[np.float32]:
@@ -147,9 +145,9 @@ class EmbeddingWorker:
         loop = asyncio.get_running_loop()
         mine: list[asyncio.Future[Vector]] = [loop.create_future() for _ in texts]
         queue.update(zip(mine, texts, strict=True))
-        self._wanted.set()
+        self._serve()
         try:
-            vectors = await asyncio.gather(*mine)
+            vectors = await asyncio.gather(*mine) if len(mine) > 1 else [await mine[0]]
         finally:
             for future in mine:
                 future.cancel()
@@ -166,35 +164,31 @@ class EmbeddingWorker:
     def _open_lanes(self) -> list[Lane]:
         calls = self._embedder.parallel_calls
         if calls == 0:
-            return [Lane(self._waiting.values(), 1)]
+            return [Lane(self._embedder, self._waiting.values())]
         queries = self._waiting[Priority.QUERY]
         others = [queue for priority, queue in self._waiting.items() if priority is not Priority.QUERY]
-        return [Lane([queries], 1), Lane(others, calls, background=True)]
+        return [Lane(self._embedder, [queries]), Lane(self._embedder, others, calls, background=True)]
 
-    async def _serve(self) -> None:
-        while True:
-            await self._wanted.wait()
-            self._wanted.clear()
-            if not self._ready:
-                await self._load()
-            for lane in self._lanes if self._ready else ():
-                while taken := lane.take(self._embedder.texts_per_call):
-                    lane.begin(self._call(lane, taken), self._wanted.set)
+    def _serve(self) -> None:
+        """Begins calls with what waits, or to load the model first."""
+        if self._ready:
+            for lane in self._lanes:
+                lane.serve()
+        elif self._loading is None:
+            self._loading = asyncio.create_task(self._load(), name="embedding-model")
 
     async def _load(self) -> None:
         (error,) = await asyncio.gather(self._lanes[0].run(self._embedder.load), return_exceptions=True)
+        self._loading = None
         if error is None:
             self._ready = True
             self._problem = None
+            self._serve()
         else:
             self._problem = " ".join(str(error).split()) or repr(error)
             self._retry_at = time.monotonic() + self._retry_seconds
             self._refuse_waiting(self._problem, ceil(self._retry_seconds))
         self._load_ended.set()
-
-    async def _call(self, lane: Lane, taken: Queue) -> None:
-        (answer,) = await asyncio.gather(lane.run(self._embedder.embed, list(taken.values())), return_exceptions=True)
-        deliver(taken, answer)
 
     def _refuse_waiting(self, reason: str, retry_after_seconds: int = 1) -> None:
         for queue in self._waiting.values():
