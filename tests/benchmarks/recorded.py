@@ -82,6 +82,9 @@ async def _acquire(self: Connections) -> AsyncIterator[Any]:
 
         with connection.query_logger(note):
             yield connection
+            await asyncio.sleep(0)  # asyncpg tells of a query a step later
+        if connection.is_in_transaction():
+            step.statements.append(("ROLLBACK", ()))  # which the service sends and does not wait for
 
 
 async def _embed(self: EmbeddingWorker, texts: Sequence[str], priority: Priority) -> NDArray[np.float32]:

@@ -182,6 +182,29 @@ async def test_a_busy_pool_is_unavailable_and_not_an_endless_wait(database: str)
     await pool.close()
 
 
+async def test_who_gives_a_connection_back_is_not_ahead_of_those_who_wait(database: str) -> None:
+    pool = Connections({"dsn": database}, 1, 1, acquire_timeout_seconds=5, statement_timeout_seconds=20)
+    await pool.open()
+    order = []
+
+    async def take(name: str) -> None:
+        async with pool.acquire() as connection:
+            order.append(name)
+            await connection.execute("SELECT 1")
+
+    for steps in range(12):
+        async with pool.acquire():
+            waiting = asyncio.create_task(take("waits"))
+            while not pool.load().waiting:
+                await asyncio.sleep(0)
+        for _ in range(steps):
+            await asyncio.sleep(0)
+        await take("comes again")
+        await waiting
+    assert order == 12 * ["waits", "comes again"]
+    await pool.close()
+
+
 async def test_a_slow_statement_is_unavailable(database: str) -> None:
     pool = Connections({"dsn": database}, 1, 1, acquire_timeout_seconds=5, statement_timeout_seconds=0.1)
     await pool.open()

@@ -1,5 +1,6 @@
 """Plans of the statements that the PostgreSQL store really sends, with the settings that it sends them under."""
 
+import asyncio
 import re
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from contextlib import asynccontextmanager
@@ -30,6 +31,7 @@ class Recorded(Connections):
         async with super().acquire() as connection:
             with connection.query_logger(lambda record: self.sent.append((record.query, record.args or ()))):
                 yield connection
+                await asyncio.sleep(0)  # asyncpg tells of a query a step later
 
     async def plans(self, work: Awaitable[object]) -> str:
         """The plans of all that is sent meanwhile."""

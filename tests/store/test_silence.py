@@ -11,7 +11,6 @@ import pytest
 
 from app.errors import UnavailableError
 from app.store.postgresql.connections import GRACE_SECONDS, Connections
-from app.store.postgresql.faults import transaction_on
 from tests.faulty_proxy import FaultyProxy
 from tests.servers import socket_folder
 
@@ -62,10 +61,31 @@ async def test_a_transaction_whose_settings_are_refused_is_ended(database: str) 
     async with proxied(database) as (_, pool):
         for _ in range(6):  # more than there are connections
             async with pool.acquire() as connection:
-                with pytest.raises(asyncpg.UndefinedObjectError):
-                    async with transaction_on(connection, "BEGIN; SET LOCAL no_such_setting = 1"):
-                        pytest.fail("it must not begin")
                 assert not connection.is_in_transaction()
+                with pytest.raises(asyncpg.UndefinedObjectError):
+                    await connection.execute("BEGIN; SET LOCAL no_such_setting = 1")
+
+
+async def test_a_transaction_that_only_read_ends_behind_its_reader(database: str) -> None:
+    pool = Connections({"dsn": database}, 1, 1, acquire_timeout_seconds=5, statement_timeout_seconds=20)
+    await pool.open()
+    async with pool.acquire() as connection:
+        await connection.execute("BEGIN READ ONLY; SET LOCAL enable_seqscan = off")
+        pid = connection.get_server_pid()
+    async with pool.acquire() as connection:
+        assert connection.get_server_pid() == pid
+        assert not connection.is_in_transaction()
+        assert await connection.fetchval("SHOW enable_seqscan") == "on"
+    await pool.close()
+
+
+async def test_who_has_read_does_not_wait_for_a_server_that_falls_silent(database: str) -> None:
+    async with proxied(database) as (proxy, pool):
+        began = time.monotonic()
+        async with pool.acquire() as connection:
+            await connection.execute("BEGIN READ ONLY")
+            proxy.silence()
+        assert time.monotonic() - began < 1
 
 
 async def test_a_statement_that_its_caller_gives_up_leaves_its_answer_to_nobody(database: str) -> None:

@@ -14,7 +14,6 @@ from app.embedding.hashing import HashingEmbedder
 from app.embedding_models import EmbeddingModels
 from app.models import ImportState, Match, Scope, Vector, VectorIndexKind, VectorIndexState, VectorIndexStats
 from app.store.postgresql import PostgresStore, vector_index
-from app.store.postgresql.faults import transaction_on
 from app.vector_index import VectorIndexUpkeep
 from tests.conftest import MODEL, connections, execute, new_database
 from tests.memories import NOON, minutes, new
@@ -169,7 +168,8 @@ async def test_a_search_that_the_index_leaves_short_is_exact(
 async def test_the_scan_goes_on_until_the_page_is_full(store: PostgresStore, connection: Any) -> None:
     await store.embeddings.ensure_index(MODEL)
     begin = vector_index.BEGIN.format(search_list=100, max_scanned=20000)
-    async with store._connections.acquire() as used, transaction_on(used, begin):
+    async with store._connections.acquire() as used:
+        await used.execute(begin)
         await search(store, Scope())
         assert await used.fetchval("SELECT '[1]'::halfvec <=> '[1]'") == 0  # loads pgvector, which checks the value
         assert await used.fetchval("SHOW hnsw.iterative_scan") == "relaxed_order"

@@ -3,7 +3,7 @@
 import asyncio
 import time
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager, suppress
+from contextlib import AbstractAsyncContextManager, asynccontextmanager, suppress
 from typing import Any
 
 import asyncpg
@@ -57,6 +57,7 @@ class Connections:
         self._waiting = 0
         self._count = 0
         self._wait_seconds = 0.0
+        self._returning: set[asyncio.Future[None]] = set()
 
     async def open(self) -> None:
         """Makes the extension and the tables, and opens the pool.
@@ -109,54 +110,21 @@ class Connections:
             self._pool.terminate()
             self._pool = None
 
-    @asynccontextmanager
-    async def acquire(self) -> AsyncIterator[Any]:
+    def acquire(self) -> AbstractAsyncContextManager[Any]:
         """Lends a connection.
 
         Raises:
             UnavailableError: none became free in time, or the server is gone or silent.
             SlowStatementError: the server has ended a statement that took too long.
+            InvalidInputError: the server refuses a value.
         """
-        try:
-            async with self._lent() as connection:
-                yield connection
-        except TimeoutError:
-            raise UnavailableError(
-                f"PostgreSQL was silent for {self.patience_seconds:g} s; "
-                "whether it has done what it was told is not known"
-            ) from None
-        except asyncpg.QueryCanceledError:
-            raise SlowStatementError(
-                f"the statement ran longer than {self._statement_timeout_seconds:g} s "
-                "(AFTERIMAGE_STATEMENT_TIMEOUT_SECONDS)"
-            ) from None
-        except REFUSED as error:
-            raise InvalidInputError(f"PostgreSQL refuses a value: {one_line(error)}") from error
-        except LOST as error:
-            raise UnavailableError(f"PostgreSQL does not answer: {one_line(error)}") from error
+        return _Loan(self)
 
-    @asynccontextmanager
-    async def _lent(self) -> AsyncIterator[Any]:
-        """A connection on which a statement was abandoned is never used again."""
+    async def take(self) -> tuple[Any, Any]:
+        """A connection, and the pool that it is to be given back to; raises what asyncpg does, or UnavailableError."""
         pool = self._pool
         if pool is None:
             raise asyncpg.InterfaceError("the pool is closed")
-        connection = await self._taken(pool)
-        try:
-            yield connection
-        except asyncio.CancelledError:
-            terminate(connection)
-            raise
-        except (TimeoutError, asyncpg.ReadOnlySQLTransactionError):
-            # What is silent, or no longer the primary, is so for the idle ones too, which do not notice.
-            terminate(connection)
-            await pool.expire_connections()
-            raise
-        finally:
-            with suppress(*LOST):  # what was done stands, and the pool cuts what it cannot take back
-                await pool.release(connection, timeout=RESET_SECONDS)
-
-    async def _taken(self, pool: Any) -> Any:
         began = time.perf_counter()
         self._waiting += 1
         try:
@@ -170,7 +138,35 @@ class Connections:
             self._waiting -= 1
             self._wait_seconds += time.perf_counter() - began
         self._count += 1
-        return connection
+        return connection, pool
+
+    async def give_back(self, connection: Any, pool: Any) -> None:
+        """Returns at once where there are connections for all, else once the next in line is given this one.
+
+        Else whoever gives one back would come again before it is there to be taken, and be ahead of those who wait.
+        """
+        returning = asyncio.ensure_future(_give_back(connection, pool))
+        self._returning.add(returning)
+        returning.add_done_callback(self._returning.discard)
+        if self._waiting:
+            await asyncio.shield(returning)
+
+    def raise_ours(self, error: BaseException) -> None:
+        """Raises the error of ours that stands for one of asyncpg's, if any does."""
+        if isinstance(error, TimeoutError):
+            raise UnavailableError(
+                f"PostgreSQL was silent for {self.patience_seconds:g} s; "
+                "whether it has done what it was told is not known"
+            ) from None
+        if isinstance(error, asyncpg.QueryCanceledError):
+            raise SlowStatementError(
+                f"the statement ran longer than {self._statement_timeout_seconds:g} s "
+                "(AFTERIMAGE_STATEMENT_TIMEOUT_SECONDS)"
+            ) from None
+        if isinstance(error, REFUSED):
+            raise InvalidInputError(f"PostgreSQL refuses a value: {one_line(error)}") from error
+        if isinstance(error, LOST):
+            raise UnavailableError(f"PostgreSQL does not answer: {one_line(error)}") from error
 
     @property
     def patience_seconds(self) -> float:
@@ -248,6 +244,47 @@ class Connections:
                 raise rights.not_owner(user, one_line(error)) from None
             await connection.execute("INSERT INTO schema_migrations (version) VALUES ($1)", migration.version)
             log.info("migrated", version=migration.version)
+
+
+class _Loan:
+    """A connection while it is lent; one on which a statement was abandoned is never used again.
+
+    A class, because each search lends several, and a generator costs twice as much.
+    """
+
+    __slots__ = ("_connection", "_connections", "_pool")
+
+    def __init__(self, connections: Connections) -> None:
+        self._connections = connections
+
+    async def __aenter__(self) -> Any:
+        try:
+            self._connection, self._pool = await self._connections.take()
+        except Exception as error:
+            self._connections.raise_ours(error)
+            raise
+        return self._connection
+
+    async def __aexit__(self, kind: object, error: BaseException | None, traceback: object) -> None:
+        if isinstance(error, asyncio.CancelledError):
+            terminate(self._connection)
+        elif isinstance(error, TimeoutError | asyncpg.ReadOnlySQLTransactionError):
+            # What is silent, or no longer the primary, is so for the idle ones too, which do not notice.
+            terminate(self._connection)
+            await self._pool.expire_connections()
+        await self._connections.give_back(self._connection, self._pool)
+        if error is not None:
+            self._connections.raise_ours(error)
+
+
+async def _give_back(connection: Any, pool: Any) -> None:
+    try:
+        if connection.is_in_transaction():  # which only read, or failed
+            await connection.execute("ROLLBACK", timeout=RESET_SECONDS)
+    except LOST:  # or it is closed already
+        terminate(connection)
+    with suppress(*LOST):  # what was done stands, and the pool cuts what it cannot take back
+        await pool.release(connection, timeout=RESET_SECONDS)
 
 
 async def _keep_session(connection: Any) -> None:

@@ -10,7 +10,6 @@ from pgvector import HalfVector
 from app.errors import UnavailableError
 from app.models import QueryWords, Scope, Vector, VectorIndexKind, VectorIndexState, VectorIndexStats
 from app.store.postgresql.connections import Connections
-from app.store.postgresql.faults import transaction_on
 from app.store.postgresql.rights import not_all_owned
 from app.store.postgresql.words import excluded, required
 
@@ -208,13 +207,15 @@ class HnswIndex:
     async def search(
         self, connection: Any, scope: Scope, vector: Vector, model: str, depth: int, words: QueryWords
     ) -> Sequence[Any]:
-        """Rows of about the nearest vectors, about in order; fewer than `depth` if the filters hold for too few."""
+        """Rows of about the nearest vectors, about in order; fewer than `depth` if the filters hold for too few.
+
+        Begins a transaction, with settings, that goes on until the connection is given back.
+        """
         statement = SEARCH.format(dimensions=self._dimensions[model])
-        begin = BEGIN.format(search_list=SEARCH_LIST, max_scanned=MAX_SCANNED)
-        async with transaction_on(connection, begin):
-            rows: Sequence[Any] = await connection.fetch(
-                statement, *scope.fields().values(), HalfVector(vector), model, depth, required(words), excluded(words)
-            )
+        await connection.execute(BEGIN.format(search_list=SEARCH_LIST, max_scanned=MAX_SCANNED))
+        rows: Sequence[Any] = await connection.fetch(
+            statement, *scope.fields().values(), HalfVector(vector), model, depth, required(words), excluded(words)
+        )
         return rows
 
 

@@ -38,6 +38,7 @@ class PostgresVectors:
                 matches = best_of_each(rows, limit)
                 if len(matches) == limit:
                     return matches
+                await connection.execute("ROLLBACK")  # and with it the settings for the index
             rows = await self._search_exactly(connection, scope, vector, model, depth, words)
             matches = best_of_each(rows, limit)
             if len(matches) < limit and len(rows) == depth:

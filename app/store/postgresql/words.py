@@ -6,7 +6,6 @@ from typing import Any
 
 from app.models import Match, MemoryKey, QueryWords, Scope, Words
 from app.store.postgresql.connections import Connections
-from app.store.postgresql.faults import transaction_on
 from app.store.postgresql.queries import fetch
 from app.store.postgresql.reads import Reads
 from app.store.word_plan import WordCounts, WordPlan, distinct_words, plan_words
@@ -54,8 +53,8 @@ class PostgresWords:
         """See MemoryStore.search_words."""
 
         async def read(connection: Any) -> dict[MemoryKey, float]:
-            async with transaction_on(connection, BEGIN):
-                return await self._strengths(connection, scope, query, limit)
+            await connection.execute(BEGIN)  # it ends as the connection is given back
+            return await self._strengths(connection, scope, query, limit)
 
         strengths = await self._reads.run(read)
         matches = [Match(key, strength / (strength + HALF_SCORE)) for key, strength in strengths.items()]
