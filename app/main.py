@@ -14,6 +14,7 @@ from fastapi_offline import FastAPIOffline
 from app.api import audit, exports, health, imports, keys, memories, metrics, search, writes
 from app.api.authentication import Authentication
 from app.api.deps import Services
+from app.api.direct import DirectRoutes
 from app.api.document import completed
 from app.api.limits import Limits, RequestLimits, most_in_flight
 from app.api.metrics import RequestMetrics, leave_figures
@@ -98,6 +99,7 @@ def create_app(settings: Settings | None = None, peers: Peers | None = None) -> 
     app.state.peers = peers
     app.state.max_body_bytes = settings.max_body_bytes
     app.state.traffic = traffic
+    app.add_middleware(DirectRoutes, routers=[writes.router, search.router], max_body_bytes=settings.max_body_bytes)
     app.add_middleware(Limits, limits=_limits(settings), traffic=traffic)
     app.add_middleware(Authentication)
     app.add_middleware(Stopping, stopping=stopping)

@@ -1,7 +1,7 @@
 """Every error as RFC 9457 `application/problem+json`, rendered in this one place."""
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Coroutine, Mapping, Sequence
 from http import HTTPStatus
 from typing import Any
 
@@ -56,11 +56,17 @@ def responses(*statuses: int) -> dict[int | str, dict[str, Any]]:
 
 def add_handlers(app: FastAPI) -> None:
     """Makes the application answer errors as problems."""
-    app.add_exception_handler(AfterImageError, _own)
-    app.add_exception_handler(RequestValidationError, _validation)
-    app.add_exception_handler(HTTPException, _http)
-    app.add_exception_handler(ClientDisconnect, _gone)
+    for kind, answer in ANSWERS.items():
+        app.add_exception_handler(kind, answer)
     app.add_exception_handler(Exception, _unexpected)
+
+
+async def answer_to(request: Request, error: Exception) -> Response:
+    """An error that is expected as a response; any other is raised again."""
+    for kind, answer in ANSWERS.items():
+        if isinstance(error, kind):
+            return await answer(request, error)
+    raise error
 
 
 def problem(
@@ -131,6 +137,15 @@ async def _http(request: Request, error: Exception) -> Response:
     detail = details.get(error.status_code, str(error.detail))
     headers = {"Allow": _allowed(request)} if error.status_code == 405 else error.headers
     return problem(request, error.status_code, kind, status.phrase, detail, headers)
+
+
+ANSWERS: Mapping[type[Exception], Callable[[Request, Exception], Coroutine[Any, Any, Response]]] = {
+    AfterImageError: _own,
+    RequestValidationError: _validation,
+    HTTPException: _http,
+    ClientDisconnect: _gone,
+}
+"""How errors are answered that a route is expected to raise."""
 
 
 def _allowed(request: Request) -> str:

@@ -1,5 +1,6 @@
 """Routes whose functions FastAPI only describes."""
 
+from collections.abc import AsyncIterator
 from typing import Annotated, Any
 
 import httpx
@@ -7,7 +8,9 @@ import pytest
 from fastapi import APIRouter, Depends, FastAPI, HTTPException, Request, Response
 from pydantic import BaseModel
 
-from app.api.direct import DirectRoute
+from app.api.direct import DirectRoute, DirectRoutes
+from app.api.problems import add_handlers
+from app.errors import NotFoundError
 
 
 class Body(BaseModel):
@@ -52,6 +55,83 @@ async def test_a_dependency_that_only_refuses_is_asked() -> None:
     app.include_router(router)
     async with httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url="http://test") as client:
         assert (await client.get("/said")).status_code == 403
+
+
+def directly() -> tuple[FastAPI, APIRouter]:
+    """An application that knows a router by its middleware alone."""
+    app, router = FastAPI(), APIRouter(route_class=DirectRoute)
+
+    @router.post("/echo")
+    async def echo(request: Request) -> Response:
+        body = await request.body()
+        if body == b"missing":
+            raise NotFoundError("there is nothing of that name")
+        if body == b"unexpected":
+            raise ZeroDivisionError("unexpected")
+        return Response(body, headers={"at": request.scope["route"].path, "app": request.app.title})
+
+    @router.post("/things/{name}")
+    async def thing(request: Request) -> Response:
+        return Response(request.url.path)
+
+    app.add_middleware(DirectRoutes, routers=[router], max_body_bytes=20)
+    app.middleware("http")(named)
+    return app, router
+
+
+async def named(request: Request, call_next: Any) -> Any:
+    request.state.request_id = "here"
+    return await call_next(request)
+
+
+async def parts(*content: bytes) -> AsyncIterator[bytes]:
+    for part in content:
+        yield part
+
+
+async def test_a_request_reaches_its_route_past_the_router() -> None:
+    app, _ = directly()
+    app.title = "here"
+    async with httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url="http://test") as client:
+        answer = await client.post("/echo", content=parts(b"in ", b"parts"))
+        assert (answer.status_code, answer.text) == (200, "in parts")
+        assert (answer.headers["at"], answer.headers["app"]) == ("/echo", "here")
+        assert (await client.get("/echo")).status_code == 404
+        assert (await client.post("/other")).status_code == 404
+
+
+async def test_a_route_with_a_name_in_its_path_is_left_to_the_router() -> None:
+    app, router = directly()
+    app.include_router(router)
+    async with httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url="http://test") as client:
+        assert (await client.post("/things/one")).text == "/things/one"
+        assert (await client.get("/echo")).status_code == 405
+
+
+async def test_errors_past_the_router_are_answered_as_behind_it() -> None:
+    app, router = directly()
+    behind = FastAPI()
+    behind.middleware("http")(named)
+    behind.include_router(router)
+    add_handlers(behind)
+    answers = []
+    for one in (app, behind):
+        transport = httpx.ASGITransport(one, raise_app_exceptions=False)
+        async with httpx.AsyncClient(transport=transport, base_url="http://test") as client:
+            found = await client.post("/echo", content=b"missing")
+            answers.append((found.status_code, found.headers["content-type"], found.json()))
+            assert (await client.post("/echo", content=b"unexpected")).status_code == 500
+    assert answers[0] == answers[1]
+    assert answers[0][0] == 404
+
+
+@pytest.mark.parametrize("content", [b"x" * 21, parts(b"x" * 11, b"x" * 10)])
+async def test_a_body_past_the_router_is_counted_as_it_comes(content: Any) -> None:
+    app, _ = directly()
+    async with httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url="http://test") as client:
+        answer = await client.post("/echo", content=content)
+    assert answer.status_code == 413
+    assert "larger than 20 bytes" in answer.json()["detail"]
 
 
 async def loud(request: Request, given: Word) -> str:
