@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from operator import attrgetter
 from typing import NamedTuple
 
 from app.models import Match, MemoryKey
@@ -13,6 +14,10 @@ FEW = 5
 DISTINCT = (0.2, 0.4)
 """By how much the fifth match by words scores less than the first, where the words begin to count more, and where they
 count as much as for an identifier. Measured on questions, docstrings, comments, error messages, names and code."""
+
+
+NOWHERE = (None, None)
+"""Score and rank in an arm that did not return a memory."""
 
 
 class Ranked(NamedTuple):
@@ -72,10 +77,10 @@ def rank_vectors(vectors: Sequence[Match]) -> list[Ranked]:
     return [
         Ranked(
             match.key,
-            score=_cosine(match),
+            score=(score := _cosine(match)),
             semantic_score=match.score,
             semantic_rank=rank,
-            semantic_part=_cosine(match),
+            semantic_part=score,
         )
         for rank, match in enumerate(vectors, 1)
     ]
@@ -105,7 +110,7 @@ def fuse_ranks(words: Sequence[Match], vectors: Sequence[Match], weights: Weight
 
 
 def _cosine(match: Match) -> float:
-    return max(0.0, min(1.0, match.score))
+    return match.score if 0.0 <= match.score <= 1.0 else max(0.0, min(1.0, match.score))
 
 
 def _normalised(scores: Mapping[MemoryKey, float], depth: int) -> dict[MemoryKey, float]:
@@ -125,23 +130,14 @@ def _combine(
     by_meaning: Mapping[MemoryKey, float],
     weights: Weights,
 ) -> list[Ranked]:
-    word_places = {place.key: place for place in rank_words(words)}
-    meaning_places = {place.key: place for place in rank_vectors(vectors)}
+    share = weights.share
+    word_places = {match.key: (match.score, rank) for rank, match in enumerate(words, 1)}
+    meaning_places = {match.key: (match.score, rank) for rank, match in enumerate(vectors, 1)}
     fused = []
     for key in word_places | meaning_places:
-        word, meaning = word_places.get(key), meaning_places.get(key)
-        fts_part = weights.share * by_words.get(key, 0.0)
-        semantic_part = (1 - weights.share) * by_meaning.get(key, 0.0)
-        fused.append(
-            Ranked(
-                key,
-                score=fts_part + semantic_part,
-                fts_score=word.fts_score if word else None,
-                semantic_score=meaning.semantic_score if meaning else None,
-                fts_rank=word.fts_rank if word else None,
-                semantic_rank=meaning.semantic_rank if meaning else None,
-                fts_part=fts_part,
-                semantic_part=semantic_part,
-            )
-        )
-    return sorted(fused, key=lambda ranked: ranked.score, reverse=True)
+        fts_score, fts_rank = word_places.get(key, NOWHERE)
+        semantic_score, semantic_rank = meaning_places.get(key, NOWHERE)
+        fts_part, semantic_part = share * by_words.get(key, 0.0), (1 - share) * by_meaning.get(key, 0.0)
+        score = fts_part + semantic_part
+        fused.append(Ranked(key, score, fts_score, semantic_score, fts_rank, semantic_rank, fts_part, semantic_part))
+    return sorted(fused, key=attrgetter("score"), reverse=True)

@@ -87,7 +87,7 @@ class Excerpt:
     text: str
     first_line: Annotated[int, Field(description="Where it begins in `new_code`, from 1.")]
     highlights: Annotated[
-        Sequence[tuple[int, int]],
+        list[tuple[int, int]],
         Field(description="Begin and end, in characters of `text`, of each word that matched."),
     ]
 
