@@ -5,7 +5,9 @@ import os
 import sys
 import threading
 from collections.abc import Callable, Iterable
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import suppress
+from functools import partial
 from itertools import islice
 from typing import TypeVar
 
@@ -13,12 +15,15 @@ import numpy as np
 from numpy.typing import NDArray
 
 from app.embedding.embedder import Embedder
+from app.errors import UnavailableError
 from app.models import Vector
 
 T = TypeVar("T")
 
 Queue = dict[asyncio.Future[Vector], str]
 """Texts that wait, in the order they came, each with the future of its vector."""
+
+Call = Future[NDArray[np.float32]]
 
 BACKGROUND_NICENESS = 10
 """Of threads that work for nobody who waits: requests and the database go before them."""
@@ -43,10 +48,11 @@ class Lane:
         """Begins calls with texts that wait, each with those of one queue, until as many run as may."""
         while self._in_hand < self._calls and (queue := next(filter(None, self._queues), None)):
             taken = dict(islice(queue.items(), self._embedder.texts_per_call))
+            call = self._threads.submit(self._embedder.embed, list(taken.values()))
+            self._in_hand += 1
             for future in taken:
                 del queue[future]
-            self._in_hand += 1
-            self._threads.submit(self._embed, taken, asyncio.get_running_loop())
+            call.add_done_callback(partial(self._tell, taken, asyncio.get_running_loop()))
 
     def run(self, function: Callable[[], T]) -> asyncio.Future[T]:
         """Runs a function in one of the threads."""
@@ -56,28 +62,27 @@ class Lane:
         """Returns when the calls in hand have ended and those who waited for them know."""
         await asyncio.to_thread(self._threads.shutdown, cancel_futures=True)
 
-    def _embed(self, taken: Queue, loop: asyncio.AbstractEventLoop) -> None:
+    def _tell(self, taken: Queue, loop: asyncio.AbstractEventLoop, call: Call) -> None:
         """In a thread."""
-        answer: NDArray[np.float32] | BaseException
-        try:
-            answer = self._embedder.embed(list(taken.values()))
-        except BaseException as error:  # noqa: BLE001 - it is handed to those who wait
-            answer = error
-        loop.call_soon_threadsafe(self._end, taken, answer)
+        with suppress(RuntimeError):  # the loop is closed, and nobody waits
+            loop.call_soon_threadsafe(self._end, taken, call)
 
-    def _end(self, taken: Iterable[asyncio.Future[Vector]], answer: NDArray[np.float32] | BaseException) -> None:
+    def _end(self, taken: Queue, call: Call) -> None:
         """Hands the vectors, or the error, to those who still wait, and begins the next call."""
         self._in_hand -= 1
+        error = UnavailableError("the service is stopping") if call.cancelled() else call.exception()
         for row, future in enumerate(taken):
             if future.done():
                 continue  # whoever waited has given up
-            if isinstance(answer, BaseException):
-                future.set_exception(answer)
+            if error is not None:
+                future.set_exception(error)
             else:
-                future.set_result(answer[row])
-        self.serve()
+                future.set_result(call.result()[row])
+        if not call.cancelled():
+            self.serve()
 
 
 def _step_back() -> None:
     if sys.platform == "linux":  # elsewhere a priority is the whole process's
-        os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), os.nice(0) + BACKGROUND_NICENESS)
+        with suppress(OSError):  # where that is forbidden they work all the same
+            os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), os.nice(0) + BACKGROUND_NICENESS)

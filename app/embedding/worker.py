@@ -145,8 +145,8 @@ class EmbeddingWorker:
         loop = asyncio.get_running_loop()
         mine: list[asyncio.Future[Vector]] = [loop.create_future() for _ in texts]
         queue.update(zip(mine, texts, strict=True))
-        self._serve()
         try:
+            self._serve()
             vectors = await asyncio.gather(*mine) if len(mine) > 1 else [await mine[0]]
         finally:
             for future in mine:

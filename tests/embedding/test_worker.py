@@ -266,6 +266,20 @@ async def test_stopping_ends_the_call_in_hand_and_refuses_who_waits_and_who_come
     assert not [thread for thread in threading.enumerate() if thread.name.startswith("embedding")]
 
 
+async def test_a_stop_leaves_nobody_without_an_answer() -> None:
+    for _ in range(100):
+        worker = EmbeddingWorker(HashingEmbedder())
+        await worker.start()
+        await worker.embed(["the thread is there"], Priority.WRITE)
+        asked = await ask(worker, Priority.WRITE, "just asked")
+        await worker.stop()
+        async with asyncio.timeout(5):
+            await asyncio.wait([asked])
+        if asked.exception() is not None:
+            with pytest.raises(UnavailableError, match="the service is stopping"):
+                await asked
+
+
 async def test_a_worker_that_never_started_can_be_stopped() -> None:
     worker = EmbeddingWorker(HashingEmbedder())
     await worker.stop()
