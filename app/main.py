@@ -110,7 +110,7 @@ def create_app(settings: Settings | None = None, peers: Peers | None = None) -> 
     for routes in (writes, search, memories, exports, keys, audit, health, metrics):
         app.include_router(routes.router, max_body_size=settings.max_body_bytes)
     app.include_router(imports.router)  # counts the bytes of a file itself
-    # A request is compared with one route after the other: those come first that are asked most.
+    # A request is compared with one route after the other, and the documents are asked least.
     app.router.routes[:] = [*app.router.routes[len(documents) :], *documents]
     app.openapi = completed(app.openapi)  # type: ignore[method-assign]
     return app

@@ -79,9 +79,11 @@ class DirectRoutes:
             response = await route.answer(request)
         except Exception as error:  # noqa: BLE001 - what is not expected is raised again
             response = await answer_to(request, error)
+            error.__traceback__ = None  # its frames hold the body, and the garbage collector rests long
         await response(scope, receive, send)
 
     def _limited(self, receive: Receive) -> Receive:
+        """As FastAPI's `max_body_size`, behind which these requests do not come."""
         size_bytes = 0
 
         async def receive_and_count() -> Message:

@@ -132,7 +132,7 @@ class Limits:
 
 
 def _announced_bytes(scope: Scope) -> int:
-    """What `Content-Length` says; a body without it is counted as it comes, by FastAPI."""
+    """What `Content-Length` says; a body without it is counted as it comes, by DirectRoutes or FastAPI."""
     length = Headers(scope=scope).get("content-length", "")
     return int(length) if length.isdecimal() else 0
 

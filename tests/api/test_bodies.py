@@ -5,6 +5,7 @@ import gzip
 import json
 import time
 import tracemalloc
+from uuid import uuid4
 
 import httpx
 import pytest
@@ -85,6 +86,12 @@ async def test_a_refused_body_is_let_go(client: httpx.AsyncClient) -> None:
             for _ in range(3):
                 assert (await client.post("/v1/memories", content=raw, headers=JSON)).status_code == 422
             assert tracemalloc.get_traced_memory()[0] < LARGE_BYTES, raw[:10]
+        there = {**MEMORY, "id": str(uuid4())}
+        assert (await client.post("/v1/memories", json=there)).status_code == 201
+        other = json.dumps({**there, "context": "x" * (LARGE_BYTES // 8)}).encode()
+        for _ in range(20):
+            assert (await client.post("/v1/memories", content=other, headers=JSON)).status_code == 409
+        assert tracemalloc.get_traced_memory()[0] < LARGE_BYTES
     finally:
         tracemalloc.stop()
         gc.enable()
