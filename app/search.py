@@ -133,7 +133,9 @@ class Searches:
         size = 2 * limit
         for at in range(0, len(places), size):
             part = {place.key: place for place in places[at : at + size]}
-            for one in await self._store.distinct(scope, {key: place.score for key, place in part.items()}, limit):
+            scores = {key: place.score for key, place in part.items()}
+            better = [code for code, (place, _) in by_code.items() if place.score > places[at].score]
+            for one in await self._store.distinct(scope, scores, limit, better):
                 found = (part[one.memory.key], one)
                 by_code[one.code_hash] = max(by_code.get(one.code_hash, found), found, key=_by_score_and_time)
             if len(by_code) >= limit:

@@ -208,7 +208,7 @@ LIMIT :limit;
 
 -- name: distinct_memories
 -- Of memories with scores the best of each code, and how many in the scope have that code and the time of the newest;
--- counts no further than the limit in all. Texts are read of those alone that are answered.
+-- counts no further than the limit in all. Texts are read of those alone that are answered, and not of known codes.
 WITH wanted AS (
   SELECT
     m.project, m.id, m.code_hash, wanted.score, m.timestamp,
@@ -221,6 +221,7 @@ best AS (
   SELECT *
   FROM wanted
   WHERE place = 1
+    AND code_hash <> ALL (:known::bigint[])
   ORDER BY score DESC, timestamp DESC, id DESC
   LIMIT :limit
 )

@@ -121,7 +121,7 @@ LIMIT :limit;
 
 -- name: distinct_memories
 -- Of memories with scores the best of each code, and how many in the scope have that code and the time of the newest;
--- counts no further than the limit in all. Texts are read of those alone that are answered.
+-- counts no further than the limit in all. Texts are read of those alone that are answered, and not of known codes.
 WITH wanted AS MATERIALIZED (
   SELECT
     m.seq, m.id, m.code_hash, wanted.value ->> 2 AS score, m.timestamp,
@@ -133,6 +133,7 @@ best AS MATERIALIZED (
   SELECT *
   FROM wanted
   WHERE place = 1
+    AND code_hash NOT IN (SELECT value FROM json_each(:known))
   ORDER BY score DESC, timestamp DESC, id DESC
   LIMIT :limit
 )

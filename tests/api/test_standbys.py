@@ -7,7 +7,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
-from uuid import uuid4
+from uuid import UUID, uuid4
 
 import asyncpg
 import httpx
@@ -16,6 +16,7 @@ from fastapi import FastAPI
 
 from app.doctor import examine
 from app.main import create_app
+from app.models import MemoryKey, Scope
 from app.settings import Settings
 from tests.api.test_metrics import samples
 from tests.conftest import execute
@@ -104,6 +105,9 @@ async def test_searches_and_lists_read_the_standby_and_all_else_the_primary(
     assert (await client.post("/v1/memories", json=memory)).status_code == 200
     assert (await client.post("/v1/memories", json=memory | {"new_code": "x"})).status_code == 409
     assert (await client.get("/v1/stats")).json()["total_entries"] == 1
+    store = client._transport.app.state.services.store  # type: ignore[attr-defined]
+    [one] = await store.memories.distinct(Scope(), {MemoryKey("default", UUID(memory["id"])): 1.0}, 1)
+    assert one.memory.new_code == memory["new_code"]  # though another standby had found it
     await execute(pair.standby, "SELECT pg_wal_replay_resume()")
     await eventually(lambda: found(client, "only_on_the_primary"))
     assert (await client.delete(f"/v1/memories/{memory['id']}")).status_code == 204

@@ -83,6 +83,8 @@ async def test_the_best_of_each_code_stands_for_all_that_have_it(store: Store) -
         (newer.memory, 2, newer.memory.timestamp),
     ]
     assert len({one.code_hash for one in found}) == 2
+    left = await store.memories.distinct(Scope(projects=["here"]), asked, 2, [found[0].code_hash])
+    assert [one.memory for one in left] == [newer.memory, others[1].memory]
     assert [one.copies for one in await store.memories.distinct(EVERYWHERE, asked, 10)] == [3, 2, 1]
     assert await store.memories.distinct(EVERYWHERE, {MemoryKey("here", uuid4()): 1.0}, 2) == []
 

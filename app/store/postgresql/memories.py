@@ -164,29 +164,29 @@ class PostgresMemories:
         """See MemoryStore."""
         return await self._vectors.search(scope, vector, model, limit, words)
 
-    async def distinct(self, scope: Scope, scores: Mapping[MemoryKey, float], limit: int) -> list[Distinct]:
+    async def distinct(
+        self, scope: Scope, scores: Mapping[MemoryKey, float], limit: int, known: Sequence[int] = ()
+    ) -> list[Distinct]:
         """See MemoryStore."""
-        rows = await self._reads.run(lambda connection: self._distinct_on(connection, scope, scores, limit))
-        if not rows or rows[0]["present"] < len(scores):
+        given = {
+            **scope.fields(),
+            **{f"keys_{name}": values for name, values in key_arrays(scores).items()},
+            "scores": list(scores.values()),
+            "known": known,
+            "limit": limit,
+            "limit_copies": MAX_COPIES,
+        }
+
+        async def read(connection: Any) -> list[Any]:
+            return await fetch(connection, self._queries.distinct_memories, **given)
+
+        rows = await self._reads.run(read)
+        if self._reads.may_lag and (not rows or rows[0]["present"] < len(scores)):
             async with self._connections.acquire() as connection:
-                rows = await self._distinct_on(connection, scope, scores, limit)
+                rows = await read(connection)
         return [
             Distinct(memory_from(row), row["code_hash"], row["copies"], in_utc(row["last_timestamp"])) for row in rows
         ]
-
-    async def _distinct_on(
-        self, connection: Any, scope: Scope, scores: Mapping[MemoryKey, float], limit: int
-    ) -> list[Any]:
-        given = {f"keys_{name}": values for name, values in key_arrays(scores).items()}
-        return await fetch(
-            connection,
-            self._queries.distinct_memories,
-            **scope.fields(),
-            **given,
-            scores=list(scores.values()),
-            limit=limit,
-            limit_copies=MAX_COPIES,
-        )
 
     async def stats(self, projects: Sequence[str] | None, model: str) -> Stats:
         """See MemoryStore."""

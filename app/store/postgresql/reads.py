@@ -82,6 +82,11 @@ class Reads:
         async with self._primary.acquire() as connection:
             return await work(connection)
 
+    @property
+    def may_lag(self) -> bool:
+        """Whether what was read may be of a standby."""
+        return bool(self._standbys)
+
     def states(self) -> list[StandbyState]:
         """Each standby, as it was found last."""
         return [standby.state for standby in self._standbys]

@@ -170,12 +170,19 @@ class SqliteMemories:
         """See MemoryStore: FTS5 merges with each write."""
         return 0
 
-    async def distinct(self, scope: Scope, scores: Mapping[MemoryKey, float], limit: int) -> list[Distinct]:
+    async def distinct(
+        self, scope: Scope, scores: Mapping[MemoryKey, float], limit: int, known: Sequence[int] = ()
+    ) -> list[Distinct]:
         """See MemoryStore."""
         scored = json.dumps([[key.project, str(key.id), score] for key, score in scores.items()])
         async with self._connections.read() as connection:
             rows = self._queries.distinct_memories(
-                connection, **scope_values(scope), scored=scored, limit=limit, limit_copies=MAX_COPIES
+                connection,
+                **scope_values(scope),
+                scored=scored,
+                known=json.dumps(list(known)),
+                limit=limit,
+                limit_copies=MAX_COPIES,
             )
             return [
                 Distinct(
