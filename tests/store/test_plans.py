@@ -40,7 +40,7 @@ class Recorded(Connections):
         lines = []
         async with super().acquire() as connection:
             for query, given in self.sent:
-                if re.match(r"(BEGIN|COMMIT|SET)\b", query) or "set_config" in query:
+                if re.match(r"(BEGIN|COMMIT|ROLLBACK|SET)\b", query) or "set_config" in query:
                     await connection.execute(query, *given)
                 elif "typeinfo" not in query:  # asyncpg's own
                     lines += [row[0] for row in await connection.fetch(f"EXPLAIN {query}", *given)]

@@ -14,6 +14,7 @@ from app.embedding.hashing import HashingEmbedder
 from app.embedding_models import EmbeddingModels
 from app.models import ImportState, Match, Scope, Vector, VectorIndexKind, VectorIndexState, VectorIndexStats
 from app.store.postgresql import PostgresStore, vector_index
+from app.store.postgresql.vectors import PostgresVectors
 from app.vector_index import VectorIndexUpkeep
 from tests.conftest import MODEL, connections, execute, new_database
 from tests.memories import NOON, minutes, new
@@ -160,9 +161,18 @@ async def test_a_search_that_the_index_leaves_short_is_exact(
     store: PostgresStore, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     await store.embeddings.ensure_index(MODEL)
+    monkeypatch.setattr(vector_index, "SEARCH_LIST", 1)
     monkeypatch.setattr(vector_index, "MAX_SCANNED", 1)
+    exact, settings = PostgresVectors._search_exactly, set()
+
+    async def noted(self: PostgresVectors, used: Any, *given: Any) -> list[Any]:
+        settings.add(await used.fetchval("SHOW enable_sort"))
+        return await exact(self, used, *given)
+
+    monkeypatch.setattr(PostgresVectors, "_search_exactly", noted)
     found = await search(store, Scope(path_prefix="src/0/"), limit=100)
     assert len({match.key for match in found}) == 100
+    assert settings == {"on"}
 
 
 async def test_the_scan_goes_on_until_the_page_is_full(store: PostgresStore, connection: Any) -> None:

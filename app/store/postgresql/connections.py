@@ -141,14 +141,15 @@ class Connections:
         return connection, pool
 
     async def give_back(self, connection: Any, pool: Any) -> None:
-        """Returns at once where there are connections for all, else once the next in line is given this one.
+        """Returns at once where another is free, else once this one is.
 
-        Else whoever gives one back would come again before it is there to be taken, and be ahead of those who wait.
+        Else whoever gives one back would come again before it is there to be taken: ahead of those who wait, or have
+        one more opened.
         """
         returning = asyncio.ensure_future(_give_back(connection, pool))
         self._returning.add(returning)
         returning.add_done_callback(self._returning.discard)
-        if self._waiting:
+        if self._waiting or not pool.get_idle_size():
             await asyncio.shield(returning)
 
     def raise_ours(self, error: BaseException) -> None:
@@ -281,7 +282,7 @@ async def _give_back(connection: Any, pool: Any) -> None:
     try:
         if connection.is_in_transaction():  # which only read, or failed
             await connection.execute("ROLLBACK", timeout=RESET_SECONDS)
-    except LOST:  # or it is closed already
+    except Exception:  # noqa: BLE001 - it is closed already, or of no use any more
         terminate(connection)
     with suppress(*LOST):  # what was done stands, and the pool cuts what it cannot take back
         await pool.release(connection, timeout=RESET_SECONDS)
@@ -290,5 +291,5 @@ async def _give_back(connection: Any, pool: Any) -> None:
 async def _keep_session(connection: Any) -> None:
     """Spares the round trip that would reset a connection: settings and locks of ours end with their transaction.
 
-    asyncpg itself rolls back a transaction that is still open.
+    `_give_back` rolls back a transaction that is still open.
     """

@@ -209,7 +209,7 @@ class HnswIndex:
     ) -> Sequence[Any]:
         """Rows of about the nearest vectors, about in order; fewer than `depth` if the filters hold for too few.
 
-        Begins a transaction, with settings, that goes on until the connection is given back.
+        Begins a transaction, with settings, that the caller ends, or that ends as the connection is given back.
         """
         statement = SEARCH.format(dimensions=self._dimensions[model])
         await connection.execute(BEGIN.format(search_list=SEARCH_LIST, max_scanned=MAX_SCANNED))
