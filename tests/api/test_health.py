@@ -96,7 +96,7 @@ async def test_life_is_told_without_the_database(client: httpx.AsyncClient, appl
 async def test_all_background_work_runs_while_the_application_does(application: FastAPI) -> None:
     assert application
     names = {task.get_name() for task in asyncio.all_tasks()}
-    assert names >= {"embedding", "embed-fresh", "embed-queued", "exports", "imports"}
+    assert names >= {"embed-fresh", "embed-queued", "exports", "imports"}
     assert names >= {"embedding-progress", "sweep", "vector-index", "word-frequencies", "word-index"}
 
 
