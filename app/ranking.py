@@ -110,7 +110,7 @@ def fuse_ranks(words: Sequence[Match], vectors: Sequence[Match], weights: Weight
 
 
 def _cosine(match: Match) -> float:
-    return match.score if 0.0 <= match.score <= 1.0 else max(0.0, min(1.0, match.score))
+    return max(0.0, min(1.0, match.score))
 
 
 def _normalised(scores: Mapping[MemoryKey, float], depth: int) -> dict[MemoryKey, float]:

@@ -147,6 +147,7 @@ class EmbeddingWorker:
         queue.update(zip(mine, texts, strict=True))
         try:
             self._serve()
+            # A query spares itself what gathers several.
             vectors = await asyncio.gather(*mine) if len(mine) > 1 else [await mine[0]]
         finally:
             for future in mine:

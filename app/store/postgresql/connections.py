@@ -146,7 +146,7 @@ class Connections:
         Else whoever gives one back would come again before it is there to be taken: ahead of those who wait, or have
         one more opened.
         """
-        returning = asyncio.ensure_future(_give_back(connection, pool))
+        returning = asyncio.ensure_future(_release(connection, pool))
         self._returning.add(returning)
         returning.add_done_callback(self._returning.discard)
         if self._waiting or not pool.get_idle_size():
@@ -250,7 +250,7 @@ class Connections:
 class _Loan:
     """A connection while it is lent; one on which a statement was abandoned is never used again.
 
-    A class, because each search lends several, and a generator costs twice as much.
+    A class rather than a generator, for whose bookkeeping each search would pay several times.
     """
 
     __slots__ = ("_connection", "_connections", "_pool")
@@ -278,7 +278,7 @@ class _Loan:
             self._connections.raise_ours(error)
 
 
-async def _give_back(connection: Any, pool: Any) -> None:
+async def _release(connection: Any, pool: Any) -> None:
     try:
         if connection.is_in_transaction():  # which only read, or failed
             await connection.execute("ROLLBACK", timeout=RESET_SECONDS)
@@ -291,5 +291,5 @@ async def _give_back(connection: Any, pool: Any) -> None:
 async def _keep_session(connection: Any) -> None:
     """Spares the round trip that would reset a connection: settings and locks of ours end with their transaction.
 
-    `_give_back` rolls back a transaction that is still open.
+    `_release` rolls back a transaction that is still open.
     """
