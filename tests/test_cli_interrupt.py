@@ -16,6 +16,7 @@ ROWS = 9000
 def test_after_ctrl_c_the_same_command_brings_in_the_rest(tmp_path: Path) -> None:
     rows = (entry(number, embedding=None) for number in range(1, ROWS + 1))
     source = write_ai_afterimage(tmp_path / "memory.db", rows)
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # a job in the background ignores it, and its children do
     command = ("migrate", "--sqlite", str(source), "--batch-size", "1")
     with subprocess.Popen(
         [sys.executable, "-m", "app", *command],

@@ -13,12 +13,11 @@ import aiosql
 import asyncpg
 import pytest
 
-from app.errors import StartupError, UnavailableError
+from app.errors import StartupError
 from app.models import Scope
 from app.store import postgresql, sqlite
 from app.store.migrate import pending
 from app.store.postgresql import PostgresStore, rights
-from app.store.postgresql.connections import Connections
 from app.store.postgresql.server import at_address
 from app.store.sqlite import SqliteStore
 from tests.conftest import MODEL, connections, execute
@@ -172,59 +171,6 @@ async def test_four_processes_that_start_together_make_the_tables_once(
         assert process.returncode == 0, problem.decode()
 
 
-async def test_a_busy_pool_is_unavailable_and_not_an_endless_wait(database: str) -> None:
-    pool = Connections({"dsn": database}, 1, 1, acquire_timeout_seconds=0.1, statement_timeout_seconds=20)
-    await pool.open()
-    async with pool.acquire():
-        with pytest.raises(UnavailableError, match="AFTERIMAGE_MAX_POOL_SIZE"):
-            async with pool.acquire():
-                pass
-    await pool.close()
-
-
-async def test_who_gives_a_connection_back_is_not_ahead_of_those_who_wait(database: str) -> None:
-    pool = Connections({"dsn": database}, 1, 1, acquire_timeout_seconds=5, statement_timeout_seconds=20)
-    await pool.open()
-    order = []
-
-    async def take(name: str) -> None:
-        async with pool.acquire() as connection:
-            order.append(name)
-            await connection.execute("SELECT 1")
-
-    for steps in range(12):
-        async with pool.acquire():
-            waiting = asyncio.create_task(take("waits"))
-            while not pool.load().waiting:
-                await asyncio.sleep(0)
-        for _ in range(steps):
-            await asyncio.sleep(0)
-        await take("comes again")
-        await waiting
-    assert order == 12 * ["waits", "comes again"]
-    await pool.close()
-
-
-async def test_a_slow_statement_is_unavailable(database: str) -> None:
-    pool = Connections({"dsn": database}, 1, 1, acquire_timeout_seconds=5, statement_timeout_seconds=0.1)
-    await pool.open()
-    with pytest.raises(UnavailableError, match="AFTERIMAGE_STATEMENT_TIMEOUT_SECONDS"):
-        async with pool.acquire() as connection:
-            await connection.execute("SELECT pg_sleep(5)")
-    await pool.close()
-
-
-async def test_a_lost_connection_is_unavailable_and_the_next_request_works(database: str) -> None:
-    pool = connections(database)
-    await pool.open()
-    with pytest.raises(UnavailableError):
-        async with pool.acquire() as connection:
-            await connection.execute("SELECT pg_terminate_backend(pg_backend_pid())")
-    async with pool.acquire() as connection:
-        assert await connection.fetchval("SELECT 1") == 1
-    await pool.close()
-
-
 @pytest.mark.parametrize(
     ("url", "port"),
     [
@@ -239,21 +185,6 @@ def test_a_standby_has_the_port_of_the_primary_unless_it_has_its_own(url: str, p
     assert at_address({"dsn": url}, "db2", 5)["port"] == 5
     parts = {"host": "db1", "port": 6432, "user": "u", "database": "name", "password": None}
     assert at_address(parts, "db2", None) == parts | {"host": "db2", "target_session_attrs": "any"}
-
-
-async def test_writers_never_use_more_connections_than_allowed(database: str) -> None:
-    store = PostgresStore(connections(database, max_size=3), MODEL)
-    await store.open()
-    watcher = await asyncpg.connect(database)
-    count = "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() AND pid <> pg_backend_pid()"
-    writers = asyncio.gather(*(store.memories.add([new()], NOON) for _ in range(200)))
-    most = 0
-    while not writers.done():
-        most = max(most, await watcher.fetchval(count))
-    assert sum(len(stored) for stored in await writers) == 200
-    assert 0 < most <= 3
-    await watcher.close()
-    await store.close()
 
 
 async def test_one_write_that_fails_takes_no_other_with_it(tmp_path: Path) -> None:
