@@ -298,35 +298,46 @@ WHERE oid = 'memories_by_words'::regclass
   AND pg_try_advisory_xact_lock(:lock);
 
 -- name: search_vectors
--- Exact search over whole projects, which reads the narrow table alone. `+ 0` keeps an approximate index out of it.
-SELECT e.project, e.memory_id AS id, e.first_line, e.last_line, 1 - (e.embedding <=> :vector::halfvec) AS score
-FROM embeddings AS e
-WHERE e.model = :model
-  AND (:projects::text[] IS NULL OR e.project = ANY (:projects))
-ORDER BY (e.embedding <=> :vector::halfvec) + 0, e.memory_id DESC
-LIMIT :depth;
+-- Exact search over whole projects, which reads the narrow table alone. `+ 0` keeps an approximate index out of it. A
+-- score beside the distance would be computed of every vector too.
+SELECT project, id, first_line, last_line, 1 - distance AS score
+FROM (
+  SELECT
+    e.project, e.memory_id AS id, e.first_line, e.last_line, (e.embedding <=> :vector::halfvec) + 0 AS distance
+  FROM embeddings AS e
+  WHERE e.model = :model
+    AND (:projects::text[] IS NULL OR e.project = ANY (:projects))
+  ORDER BY distance, e.memory_id DESC
+  LIMIT :depth
+) AS nearest
+ORDER BY distance, id DESC;
 
 -- name: search_vectors_filtered
 -- Exact search over the memories that pass the filters.
-SELECT e.project, e.memory_id AS id, e.first_line, e.last_line, 1 - (e.embedding <=> :vector::halfvec) AS score
-FROM memories AS m
-JOIN embeddings AS e ON e.project = m.project AND e.memory_id = m.id
-WHERE e.model = :model
-  AND (:projects::text[] IS NULL OR m.project = ANY (:projects))
-  AND (:session_id::text IS NULL OR m.session_id = :session_id)
-  AND (:agent_id::text IS NULL OR m.agent_id = :agent_id)
-  AND (:file_path::text IS NULL OR (m.file_path = :file_path AND left(m.file_path, 500) = left(:file_path, 500)))
-  AND (
-    :path_prefix::text IS NULL
-    OR (starts_with(m.file_path, :path_prefix) AND starts_with(left(m.file_path, 500), left(:path_prefix, 500)))
-  )
-  AND (:language::text IS NULL OR m.language = :language)
-  AND (:since::timestamptz IS NULL OR m.timestamp >= :since)
-  AND (:until::timestamptz IS NULL OR m.timestamp < :until)
-  AND (:required::tsquery IS NULL OR m.words @@ :required)
-  AND (:excluded::tsquery IS NULL OR NOT m.words @@ :excluded)
-ORDER BY (e.embedding <=> :vector::halfvec) + 0, e.memory_id DESC
-LIMIT :depth;
+SELECT project, id, first_line, last_line, 1 - distance AS score
+FROM (
+  SELECT
+    e.project, e.memory_id AS id, e.first_line, e.last_line, (e.embedding <=> :vector::halfvec) + 0 AS distance
+  FROM memories AS m
+  JOIN embeddings AS e ON e.project = m.project AND e.memory_id = m.id
+  WHERE e.model = :model
+    AND (:projects::text[] IS NULL OR m.project = ANY (:projects))
+    AND (:session_id::text IS NULL OR m.session_id = :session_id)
+    AND (:agent_id::text IS NULL OR m.agent_id = :agent_id)
+    AND (:file_path::text IS NULL OR (m.file_path = :file_path AND left(m.file_path, 500) = left(:file_path, 500)))
+    AND (
+      :path_prefix::text IS NULL
+      OR (starts_with(m.file_path, :path_prefix) AND starts_with(left(m.file_path, 500), left(:path_prefix, 500)))
+    )
+    AND (:language::text IS NULL OR m.language = :language)
+    AND (:since::timestamptz IS NULL OR m.timestamp >= :since)
+    AND (:until::timestamptz IS NULL OR m.timestamp < :until)
+    AND (:required::tsquery IS NULL OR m.words @@ :required)
+    AND (:excluded::tsquery IS NULL OR NOT m.words @@ :excluded)
+  ORDER BY distance, e.memory_id DESC
+  LIMIT :depth
+) AS nearest
+ORDER BY distance, id DESC;
 
 -- name: count_vectors^
 -- How many vectors whole projects hold; counts no further than the limit.
