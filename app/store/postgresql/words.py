@@ -52,17 +52,23 @@ class PostgresWords:
     async def search(self, scope: Scope, query: QueryWords, limit: int) -> list[Match]:
         """See MemoryStore.search_words."""
 
-        async def read(connection: Any) -> dict[MemoryKey, float]:
+        async def read(connection: Any) -> list[Any]:
             await connection.execute(BEGIN)  # it ends as the connection is given back
-            return await self._strengths(connection, scope, query, limit)
+            return await self._ranked(connection, scope, query, limit)
 
-        strengths = await self._reads.run(read)
-        matches = [Match(key, strength / (strength + HALF_SCORE)) for key, strength in strengths.items()]
-        return matches[:limit]
+        matches: dict[MemoryKey, Match] = {}
+        for row in await self._reads.run(read):
+            key, strength = MemoryKey(row["project"], row["id"]), row["strength"]
+            if key not in matches:
+                matches[key] = Match(key, strength / (strength + HALF_SCORE))
+                if len(matches) == limit:
+                    break
+        return list(matches.values())
 
-    async def _strengths(self, connection: Any, scope: Scope, query: QueryWords, limit: int) -> dict[MemoryKey, float]:
+    async def _ranked(self, connection: Any, scope: Scope, query: QueryWords, limit: int) -> list[Any]:
+        """Rows of the best memories, best first; one may come twice."""
         plan = plan_words(query, await self._counts(connection, scope.projects, query), CANDIDATES, MAX_CANDIDATES)
-        found = await fetch(
+        return await fetch(
             connection,
             self._queries.search_words,
             **scope.fields(),
@@ -78,7 +84,6 @@ class PostgresWords:
             limit_bytes=MAX_BYTES,
             limit=2 * limit,
         )
-        return {MemoryKey(row["project"], row["id"]): row["strength"] for row in found}
 
     async def refresh(self) -> int:
         """See MemoryStore.refresh_frequencies."""
