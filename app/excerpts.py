@@ -2,9 +2,10 @@
 
 from collections.abc import Sequence
 from itertools import islice
+from typing import NamedTuple
 
 from app.models import Excerpt, QueryWords
-from app.tokens import found_runs, places
+from app.word_places import Place, places_of
 
 MAX_LINES = 5
 MAX_LINE_CHARACTERS = 200
@@ -12,36 +13,55 @@ MAX_CODE_CHARACTERS = 16 * 1024
 """Of the code that is looked through."""
 
 
-def excerpt_of(code: str, query: QueryWords, first_line: int = 1) -> Excerpt:
-    """The lines that hold the most different words of the query, or those from `first_line` on if none does.
+def excerpts_of(hits: Sequence[tuple[str, int]], query: QueryWords) -> list[Excerpt]:
+    """Of each hit the lines that hold the most different words of the query, or those from its line on if none does.
 
-    Of longer code the beginning is looked through, or what follows `first_line` where the beginning ends before it.
+    A hit is code and a line of it, from 1. Of longer code the beginning is looked through, or what follows that line
+    where the beginning ends before it.
     """
-    lines, before = _shown(code[:MAX_CODE_CHARACTERS]), 0
+    parts = [_looked_through(code, first_line) for code, first_line in hits]
+    texts = ["\n".join(part.lines) for part in parts]
+    found = places_of(texts, {*query.words, *query.identifiers})
+    return [_excerpt(*given) for given in zip(parts, texts, found, strict=True)]
+
+
+class _Part(NamedTuple):
+    """Lines of code, how many there are before them, and the index of that to show if no word is found."""
+
+    lines: Sequence[str]
+    before: int
+    usual: int
+
+
+def _looked_through(code: str, first_line: int) -> _Part:
+    lines = _shown(code[:MAX_CODE_CHARACTERS])
     if first_line > len(lines) and len(code) > MAX_CODE_CHARACTERS:
-        before = first_line - 1
-        lines = _shown("\n".join(islice(code.splitlines(), before, None))[:MAX_CODE_CHARACTERS])
-    text = "\n".join(lines)
-    runs = found_runs(text, {*query.words, *query.identifiers})
-    highlights = places(text, runs)
-    found: dict[int, set[str]] = {}
-    line = counted = 0
-    for begin, end in highlights:
+        rest = "\n".join(islice(code.splitlines(), first_line - 1, None))
+        return _Part(_shown(rest[:MAX_CODE_CHARACTERS]), first_line - 1, 0)
+    return _Part(lines, 0, max(0, min(first_line, len(lines)) - 1))
+
+
+def _excerpt(part: _Part, text: str, places: Sequence[Place]) -> Excerpt:
+    lines, before, start = part
+    found: dict[int, int] = {}
+    line = counted = best = 0
+    for begin, _, words in places:
         line += text.count("\n", counted, begin)
         counted = begin
-        found.setdefault(line, set()).update(runs[text[begin:end]])
-    best, start = 0, max(0, min(first_line - 1 - before, len(lines) - 1))
+        found[line] = found.get(line, 0) | words
     for at in found:
-        count = len(set().union(*[found[line] for line in range(at, at + MAX_LINES) if line in found]))
-        if count > best:
-            best, start = count, at
+        words = 0
+        for line in range(at, at + MAX_LINES):
+            words |= found.get(line, 0)
+        if words.bit_count() > best:
+            best, start = words.bit_count(), at
     shown = "\n".join(lines[start : start + MAX_LINES])
     first = sum(map(len, lines[:start])) + start
     last = first + len(shown)
     return Excerpt(
         text=shown,
         first_line=before + start + 1,
-        highlights=[(begin - first, end - first) for begin, end in highlights if first <= begin < last],
+        highlights=[(begin - first, end - first) for begin, end, _ in places if first <= begin < last],
     )
 
 

@@ -7,7 +7,7 @@ from enum import StrEnum
 
 from app.embedding.embedder import query_text
 from app.embedding_models import EmbeddingModels
-from app.excerpts import excerpt_of
+from app.excerpts import excerpts_of
 from app.models import Distinct, Explanation, Hit, Match, QueryWords, Scope
 from app.ranking import Ranked, Weights, distinction, fuse, fuse_ranks, rank_vectors, rank_words
 from app.store.protocol import MemoryStore
@@ -74,25 +74,30 @@ class Searches:
             if len(best) == limit or len(chosen) < len(ranked) or max(len(found), len(meaning)) < depth:
                 break
         pieces = {match.key: match.piece for match in meaning}
-        hits = []
-        for place, one in best:
-            memory, piece = one.memory, pieces.get(place.key)
-            hits.append(
-                Hit(
-                    memory=memory,
-                    score=place.score,
-                    fts_score=place.fts_score,
-                    semantic_score=place.semantic_score,
-                    fts_rank=place.fts_rank,
-                    semantic_rank=place.semantic_rank,
-                    piece=piece,
-                    copies=one.copies,
-                    last_timestamp=one.last_timestamp,
-                    excerpt=excerpt_of(memory.new_code, words, piece.first_line if piece else 1),
-                    explanation=_explain(place, weights, words) if explain else None,
-                )
+        found_pieces = [pieces.get(place.key) for place, _ in best]
+        excerpts = excerpts_of(
+            [
+                (one.memory.new_code, piece.first_line if piece else 1)
+                for (_, one), piece in zip(best, found_pieces, strict=True)
+            ],
+            words,
+        )
+        return [
+            Hit(
+                memory=one.memory,
+                score=place.score,
+                fts_score=place.fts_score,
+                semantic_score=place.semantic_score,
+                fts_rank=place.fts_rank,
+                semantic_rank=place.semantic_rank,
+                piece=piece,
+                copies=one.copies,
+                last_timestamp=one.last_timestamp,
+                excerpt=excerpt,
+                explanation=_explain(place, weights, words) if explain else None,
             )
-        return hits
+            for (place, one), piece, excerpt in zip(best, found_pieces, excerpts, strict=True)
+        ]
 
     def _weights_for(self, mode: SearchMode, query: str, found: Sequence[Match]) -> Weights:
         match mode:

@@ -2,10 +2,20 @@
 
 import re
 
-from app.excerpts import MAX_CODE_CHARACTERS, MAX_LINE_CHARACTERS, excerpt_of
+import pytest
+
+from app import word_places
+from app.excerpts import MAX_CODE_CHARACTERS, MAX_LINE_CHARACTERS, excerpts_of
+from app.models import Excerpt, QueryWords
 from app.tokens import query_words
 
 LONG = "".join(f"line_{number} = {number}\n" for number in range(1, 5001))
+
+
+def excerpt_of(code: str, query: QueryWords, first_line: int = 1) -> Excerpt:
+    """Of one hit."""
+    [excerpt] = excerpts_of([(code, first_line)], query)
+    return excerpt
 
 
 def test_the_lines_with_most_of_the_words_are_shown() -> None:
@@ -37,3 +47,12 @@ def test_whole_words_are_marked_wherever_they_stand_and_no_parts_of_others() -> 
     others = {"xcookie", "cookiex", "ycookies", "or"}
     assert excerpt.text == code
     assert excerpt.highlights == [(begin, end) for begin, end in runs if code[begin:end] not in others]
+
+
+def test_each_hit_has_its_own_places_whatever_was_met_before(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(word_places, "MAX_KNOWN_RUNS", 3)
+    for number in range(5):
+        codes = [f"parse_cookie{number}(a)", f"b = parsed + {number}", "cookies = é_parse", "nothing"]
+        excerpts = excerpts_of([(code, 1) for code in codes], query_words("parse cookie"))
+        marked = [[one.text[begin:end] for begin, end in one.highlights] for one in excerpts]
+        assert marked == [[f"parse_cookie{number}"], ["parsed"], ["cookies", "é_parse"], []]
