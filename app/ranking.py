@@ -1,7 +1,8 @@
 """Fuses the two arms of a search into one order; for both stores."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import count
 from operator import attrgetter
 from typing import NamedTuple
 
@@ -16,8 +17,8 @@ DISTINCT = (0.2, 0.4)
 count as much as for an identifier. Measured on questions, docstrings, comments, error messages, names and code."""
 
 
-NOWHERE = (None, None)
-"""Score and rank in an arm that did not return a memory."""
+NOWHERE = (None, None, 0.0)
+"""Score, rank and part of an arm that did not return a memory."""
 
 
 class Ranked(NamedTuple):
@@ -95,16 +96,15 @@ def fuse(words: Sequence[Match], vectors: Sequence[Match], weights: Weights, dep
     Returns:
         Every memory of either arm, best first; scores are 0 to 1. An arm that did not return a memory adds nothing.
     """
-    by_words = _normalised({match.key: match.score for match in words}, depth)
-    by_meaning = _normalised({match.key: _cosine(match) for match in vectors}, depth)
+    by_words = _normalised([match.score for match in words], depth)
+    by_meaning = _normalised([_cosine(match) for match in vectors], depth)
     return _combine(words, vectors, by_words, by_meaning, weights)
 
 
 def fuse_ranks(words: Sequence[Match], vectors: Sequence[Match], weights: Weights) -> list[Ranked]:
     """Reciprocal rank fusion: as `fuse`, and looks at the ranks alone. First in both arms scores 1."""
     by_words, by_meaning = (
-        {match.key: (RANK_CONSTANT + 1) / (RANK_CONSTANT + rank) for rank, match in enumerate(arm, 1)}
-        for arm in (words, vectors)
+        [(RANK_CONSTANT + 1) / (RANK_CONSTANT + rank) for rank in range(1, len(arm) + 1)] for arm in (words, vectors)
     )
     return _combine(words, vectors, by_words, by_meaning, weights)
 
@@ -113,31 +113,36 @@ def _cosine(match: Match) -> float:
     return max(0.0, min(1.0, match.score))
 
 
-def _normalised(scores: Mapping[MemoryKey, float], depth: int) -> dict[MemoryKey, float]:
+def _normalised(scores: Sequence[float], depth: int) -> list[float]:
     if not scores:
-        return {}
-    best = max(scores.values())
-    floor = min(scores.values()) if len(scores) >= depth else 0.0
+        return []
+    best = max(scores)
+    floor = min(scores) if len(scores) >= depth else 0.0
     if best <= floor:
-        return dict.fromkeys(scores, 1.0 if best > 0 else 0.0)
-    return {key: (score - floor) / (best - floor) for key, score in scores.items()}
+        return [1.0 if best > 0 else 0.0] * len(scores)
+    return [(score - floor) / (best - floor) for score in scores]
 
 
 def _combine(
     words: Sequence[Match],
     vectors: Sequence[Match],
-    by_words: Mapping[MemoryKey, float],
-    by_meaning: Mapping[MemoryKey, float],
+    by_words: Sequence[float],
+    by_meaning: Sequence[float],
     weights: Weights,
 ) -> list[Ranked]:
     share = weights.share
-    word_places = {match.key: (match.score, rank) for rank, match in enumerate(words, 1)}
-    meaning_places = {match.key: (match.score, rank) for rank, match in enumerate(vectors, 1)}
+    meaning = {
+        match.key: (match.score, rank, (1 - share) * part)
+        for rank, match, part in zip(count(1), vectors, by_meaning, strict=False)
+    }
     fused = []
-    for key in word_places | meaning_places:
-        fts_score, fts_rank = word_places.get(key, NOWHERE)
-        semantic_score, semantic_rank = meaning_places.get(key, NOWHERE)
-        fts_part, semantic_part = share * by_words.get(key, 0.0), (1 - share) * by_meaning.get(key, 0.0)
+    for rank, match, part in zip(count(1), words, by_words, strict=False):
+        semantic_score, semantic_rank, semantic_part = meaning.pop(match.key, NOWHERE)
+        fts_part = share * part
         score = fts_part + semantic_part
-        fused.append(Ranked(key, score, fts_score, semantic_score, fts_rank, semantic_rank, fts_part, semantic_part))
+        fused.append(
+            Ranked(match.key, score, match.score, semantic_score, rank, semantic_rank, fts_part, semantic_part)
+        )
+    for key, (score, rank, part) in meaning.items():
+        fused.append(Ranked(key, part, None, score, None, rank, 0.0, part))
     return sorted(fused, key=attrgetter("score"), reverse=True)

@@ -73,7 +73,7 @@ class Searches:
             best = await self._distinct(scope, chosen, limit)
             if len(best) == limit or len(chosen) < len(ranked) or max(len(found), len(meaning)) < depth:
                 break
-        pieces = {match.key: match.piece for match in meaning}
+        pieces = {match.key: match.piece for match in meaning if match.piece}
         found_pieces = [pieces.get(place.key) for place, _ in best]
         excerpts = excerpts_of(
             [

@@ -76,11 +76,10 @@ class PostgresVectors:
 def best_of_each(rows: Sequence[Any], limit: int) -> list[Match]:
     """One match for each memory, with its nearest piece, best first, and no more than so many."""
     matches: dict[MemoryKey, Match] = {}
-    for row in sorted(rows, key=SCORE, reverse=True):
-        key = MemoryKey(row["project"], row["id"])
+    for project, memory_id, first_line, last_line, score in sorted(rows, key=SCORE, reverse=True):
+        key = MemoryKey(project, memory_id)
         if key not in matches:
-            piece = None if row["first_line"] is None else Piece(row["first_line"], row["last_line"])
-            matches[key] = Match(key, row["score"], piece)
+            matches[key] = Match(key, score, None if first_line is None else Piece(first_line, last_line))
             if len(matches) == limit:
                 break
     return list(matches.values())

@@ -57,8 +57,8 @@ class PostgresWords:
             return await self._ranked(connection, scope, query, limit)
 
         matches: dict[MemoryKey, Match] = {}
-        for row in await self._reads.run(read):
-            key, strength = MemoryKey(row["project"], row["id"]), row["strength"]
+        for project, memory_id, strength in await self._reads.run(read):
+            key = MemoryKey(project, memory_id)
             if key not in matches:
                 matches[key] = Match(key, strength / (strength + HALF_SCORE))
                 if len(matches) == limit:
