@@ -149,6 +149,15 @@ async def test_a_filter_holds_in_lists_and_searches(store: Store, name: str) -> 
     assert [one.key for one in await store.memories.search_vectors(scope, vector(1), MODEL, 3)] == keys
 
 
+async def test_a_project_that_is_named_twice_is_searched_once(store: Store) -> None:
+    row = new(vector(1))
+    await store.memories.add([row], NOON)
+    scope = Scope(projects=[row.memory.project] * 2)
+    assert [one.key for one in await store.memories.page(scope, 10, None)] == [row.memory.key]
+    assert [one.key for one in await store.memories.search_words(scope, query_words("parse"), 10)] == [row.memory.key]
+    assert [one.key for one in await store.memories.search_vectors(scope, vector(1), MODEL, 10)] == [row.memory.key]
+
+
 async def test_no_project_at_all_finds_nothing(store: Store) -> None:
     await store.memories.add([new(vector(1))], NOON)
     nowhere = Scope(projects=[])

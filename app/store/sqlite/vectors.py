@@ -86,7 +86,8 @@ class VectorIndex:
         self, vector: Vector, limit: int, projects: Sequence[str] | None, among: Sequence[MemoryKey] | None
     ) -> list[Match]:
         """The nearest memories of the projects (None: all) by cosine, best first; `among` limits them to some."""
-        names = list(self._matrices) if projects is None else [name for name in projects if name in self._matrices]
+        asked = dict.fromkeys(self._matrices if projects is None else projects)  # each once
+        names = [name for name in asked if name in self._matrices]
         matches: list[Match] = []
         for name in names:
             matrix = self._matrices[name]
