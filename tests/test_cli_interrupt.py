@@ -4,7 +4,8 @@ import signal
 import sqlite3
 import subprocess
 import sys
-from contextlib import closing
+from collections.abc import Iterator
+from contextlib import closing, contextmanager
 from pathlib import Path
 
 from tests.processes import DEADLINE_SECONDS, afterimage, environment
@@ -13,18 +14,30 @@ from tests.source_files import entry, write_ai_afterimage
 ROWS = 9000
 
 
+@contextmanager
+def heeding_ctrl_c() -> Iterator[None]:
+    """A process that is started now does, even where this one is a job in the background, which does not."""
+    handler = signal.signal(signal.SIGINT, signal.default_int_handler)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, handler)
+
+
 def test_after_ctrl_c_the_same_command_brings_in_the_rest(tmp_path: Path) -> None:
     rows = (entry(number, embedding=None) for number in range(1, ROWS + 1))
     source = write_ai_afterimage(tmp_path / "memory.db", rows)
-    signal.signal(signal.SIGINT, signal.default_int_handler)  # a job in the background ignores it, and its children do
     command = ("migrate", "--sqlite", str(source), "--batch-size", "1")
-    with subprocess.Popen(
-        [sys.executable, "-m", "app", *command],
-        env=environment(tmp_path),
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-    ) as process:
+    with (
+        heeding_ctrl_c(),
+        subprocess.Popen(
+            [sys.executable, "-m", "app", *command],
+            env=environment(tmp_path),
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+        ) as process,
+    ):
         assert process.stdout is not None
         for line in process.stdout:
             if line.startswith("Reading source data"):  # from now on it migrates
