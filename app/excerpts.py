@@ -26,11 +26,11 @@ def excerpts_of(hits: Sequence[tuple[str, int]], query: QueryWords) -> list[Exce
 
 
 class _Part(NamedTuple):
-    """Lines of code, how many there are before them, and the index of that to show if no word is found."""
+    """Lines of code, how many there are before them, and the index of the first to show if no word is found."""
 
     lines: Sequence[str]
     before: int
-    usual: int
+    start: int
 
 
 def _looked_through(code: str, first_line: int) -> _Part:
@@ -44,24 +44,24 @@ def _looked_through(code: str, first_line: int) -> _Part:
 def _excerpt(part: _Part, text: str, places: Sequence[Place]) -> Excerpt:
     lines, before, start = part
     found: dict[int, int] = {}
-    line = counted = best = 0
+    line = counted = most = 0
     for begin, _, words in places:
         line += text.count("\n", counted, begin)
         counted = begin
         found[line] = found.get(line, 0) | words
-    for at in found:
-        words = 0
-        for line in range(at, at + MAX_LINES):
-            words |= found.get(line, 0)
-        if words.bit_count() > best:
-            best, start = words.bit_count(), at
+    for first in found:
+        together = 0
+        for at in range(first, first + MAX_LINES):
+            together |= found.get(at, 0)
+        if together.bit_count() > most:
+            most, start = together.bit_count(), first
     shown = "\n".join(lines[start : start + MAX_LINES])
-    first = sum(map(len, lines[:start])) + start
-    last = first + len(shown)
+    begins = sum(map(len, lines[:start])) + start
+    ends = begins + len(shown)
     return Excerpt(
         text=shown,
         first_line=before + start + 1,
-        highlights=[(begin - first, end - first) for begin, end, _ in places if first <= begin < last],
+        highlights=[(begin - begins, end - begins) for begin, end, _ in places if begins <= begin < ends],
     )
 
 

@@ -42,9 +42,10 @@ NAME_MARK = "="
 """Begins the word that stands for a name that is defined; no other word holds it."""
 
 _RUN = re.compile(r"\w+")
-_SIGN = re.compile(r"\W")
 _ASCII_RUNS = {code: chr(code) if _RUN.match(chr(code)) else " " for code in range(128)}
-"""Does the same for ASCII text in half the time."""
+"""Parts ASCII text at what `_RUN` leaves out, in half the time."""
+
+_SIGN = re.compile(r"[^\w ]")
 
 _PART = re.compile(r"[A-Z]+(?![a-z])|[A-Z]?[a-z]+|\d+|[^\W\d_A-Za-z]+")
 
@@ -160,11 +161,12 @@ def without_signs(text: str) -> str:
     return text.translate(_ASCII_RUNS) if text.isascii() else _SIGN.sub(" ", text)
 
 
+@lru_cache(maxsize=65536)
 def counts_as(run: str) -> Set[str]:
-    """The words that stand for a run of word characters, one that is defined included."""
+    """The words that find a run of word characters: its parts, the whole, and the name that it may be."""
     parts, identifier = _split(run)
     whole = {NAME_MARK + _whole(run)} if identifier is None else {NAME_MARK + _whole(run), identifier}
-    return whole.union(parts)
+    return frozenset(whole.union(parts))
 
 
 def _names(code: str) -> Iterator[str]:
@@ -203,7 +205,7 @@ def _parts_of(text: str) -> list[str]:
 
 
 def _runs(text: str) -> list[str]:
-    return without_signs(text).split()
+    return text.translate(_ASCII_RUNS).split() if text.isascii() else _RUN.findall(text)
 
 
 def _excluded(run: str) -> tuple[str, ...]:
