@@ -147,13 +147,13 @@ class EmbeddingWorker:
         queue.update(zip(mine, texts, strict=True))
         try:
             self._serve()
-            # A query spares itself what gathers several.
-            vectors = await asyncio.gather(*mine) if len(mine) > 1 else [await mine[0]]
+            if len(mine) == 1:  # as of a query, which spares itself what gathers several
+                return np.array(await mine[0], ndmin=2)  # a copy: it is one row of those of its call
+            return np.stack(await asyncio.gather(*mine))
         finally:
             for future in mine:
                 future.cancel()
                 queue.pop(future, None)
-        return np.stack(vectors)
 
     def _check_usable(self) -> None:
         if self._stopped:
