@@ -46,9 +46,16 @@ CASES: dict[str, tuple[Scope, Callable[[int], bool]]] = {
     "one session of 20": (Scope(session_id="s77"), lambda at: at // 20 == 77),
     "folder of 1 %": (Scope(path_prefix="src/33/"), lambda at: at // 3 % 100 == 33),
     "one file of 0.3 %": (Scope(file_path="src/33/part0.py"), lambda at: at // 3 % 100 == 33 and at % 10 == 0),
-    "the last 1 %": (Scope(since=NOON + timedelta(minutes=59_400)), lambda at: at >= 59_400),
-    "the last 25 %": (Scope(since=NOON + timedelta(minutes=45_000)), lambda at: at >= 45_000),
 }
+
+
+def cases(count: int) -> dict[str, tuple[Scope, Callable[[int], bool]]]:
+    """By name the scope, and whether it holds a memory of so many."""
+    last, quarter = count * 99 // 100, count * 3 // 4
+    return CASES | {
+        "the last 1 %": (Scope(since=NOON + timedelta(minutes=last)), lambda at: at >= last),
+        "the last 25 %": (Scope(since=NOON + timedelta(minutes=quarter)), lambda at: at >= quarter),
+    }
 
 
 def project_of(at: int) -> str:
@@ -89,7 +96,7 @@ async def measure(store: PostgresStore, keys: Sequence[object], vectors: Vector,
     """Prints a line for each case."""
     print(f"{'scope':20} {'rows':>6} {'recall@10':>10} {'least page':>10} {'p50 ms':>8} {'p95 ms':>8}")
     stored = vectors.astype(np.float16).astype(np.float32)
-    for name, (scope, holds) in CASES.items():
+    for name, (scope, holds) in cases(len(keys)).items():
         places = np.array([at for at in range(len(keys)) if holds(at)])
         found, wanted, hits, times = 0, 0, [], []
         for query in queries:
@@ -142,7 +149,7 @@ async def run(url: str, count: int, query_count: int, limit: int) -> None:
 def main() -> None:
     """Reads the arguments and runs."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--count", type=int, default=60_000, help="memories")
+    parser.add_argument("--count", type=int, default=60_000, help="memories, more than 10,000")
     parser.add_argument("--queries", type=int, default=100)
     parser.add_argument("--limit", type=int, default=200, help="matches asked for; hybrid searches want 200, others 30")
     arguments = parser.parse_args()
