@@ -67,8 +67,8 @@ _lend, _make = Connections.acquire, EmbeddingWorker.embed
 
 
 @asynccontextmanager
-async def _acquire(self: Connections) -> AsyncIterator[Any]:
-    async with _lend(self) as connection:
+async def _acquire(self: Connections, *, keep_plans: bool = False) -> AsyncIterator[Any]:
+    async with _lend(self, keep_plans=keep_plans) as connection:
         found = RECORDED.get(None)
         if found is None:
             yield connection

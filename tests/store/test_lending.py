@@ -6,8 +6,9 @@ import asyncpg
 import pytest
 
 from app.errors import UnavailableError
-from app.store.postgresql import PostgresStore
+from app.store.postgresql import PostgresStore, faults
 from app.store.postgresql.connections import Connections
+from app.store.postgresql.faults import PLAN_EACH_TIME
 from tests.conftest import MODEL, connections
 from tests.memories import NOON, new
 
@@ -78,3 +79,25 @@ async def test_writers_never_use_more_connections_than_allowed(database: str) ->
     assert 0 < most <= 3
     await watcher.close()
     await store.close()
+
+
+async def test_plans_are_kept_for_a_while_where_that_is_asked_for(
+    database: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pool = Connections({"dsn": database}, 1, 1, acquire_timeout_seconds=5, statement_timeout_seconds=20)
+    await pool.open()
+    sent: list[str] = []
+
+    async def lend(keep_plans: bool) -> str:
+        async with pool.acquire(keep_plans=keep_plans) as connection:
+            connection._con.add_query_logger(lambda record: sent.append(record.query))  # heard from the next loan on
+            mode: str = await connection.fetchval("SHOW plan_cache_mode")
+        return mode
+
+    asked = [False, True, True, False, True]
+    assert [await lend(kept) for kept in asked] == [{False: PLAN_EACH_TIME, True: "auto"}[kept] for kept in asked]
+    monkeypatch.setattr(faults, "PLAN_SECONDS", 0.0)
+    sent.clear()
+    await lend(keep_plans=True)
+    assert "DISCARD PLANS" in sent
+    await pool.close()

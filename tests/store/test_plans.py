@@ -4,6 +4,7 @@ import asyncio
 import re
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from contextlib import asynccontextmanager
+from itertools import islice
 from random import Random
 from typing import Any
 
@@ -27,8 +28,8 @@ class Recorded(Connections):
     sent: list[tuple[str, tuple[Any, ...]]]
 
     @asynccontextmanager
-    async def acquire(self) -> AsyncIterator[Any]:
-        async with super().acquire() as connection:
+    async def acquire(self, *, keep_plans: bool = False) -> AsyncIterator[Any]:
+        async with super().acquire(keep_plans=keep_plans) as connection:
             with connection.query_logger(lambda record: self.sent.append((record.query, record.args or ()))):
                 yield connection
                 await asyncio.sleep(0)  # asyncpg tells of a query a step later
@@ -155,3 +156,31 @@ async def test_many_vectors_are_looked_up_one_by_one_even_where_the_planner_know
         (condition,) = re.findall(r"Index Cond: (.*)", plan)
         assert "memory_id = wanted.id" in condition, plan
     await store.close()
+
+
+async def plans_of(store: PostgresStore, statement: str) -> list[tuple[int, int]]:
+    """How often statements like this were run by a plan for all values, and by one for theirs, on one connection."""
+    query = "SELECT generic_plans, custom_plans FROM pg_prepared_statements WHERE statement LIKE $1 AND statement <> $2"
+    async with store._connections.acquire() as connection:
+        return [tuple(row) for row in await connection.fetch(query, statement, query)]
+
+
+async def test_a_write_is_planned_once_and_what_has_optional_filters_each_time(database: str) -> None:
+    store = PostgresStore(Connections({"dsn": database}, 1, 1, 20, 20), MODEL)
+    await store.open()
+    memories = store.memories
+    for vector in islice(vectors(), 20):
+        row = new(vector)
+        await memories.add([row], NOON)
+        for scope in (Scope(), Scope(projects=[row.memory.project])):
+            await memories.page(scope, 5, None)
+            await memories.search_words(scope, query_words("parse"), 10)
+            await memories.search_vectors(scope, vector, MODEL, 10)
+            await memories.stats(scope.projects, MODEL)
+            await memories.distinct(scope, {row.memory.key: 1.0}, 10)
+    [(generic, _)] = await plans_of(store, "%INSERT INTO memories%")
+    filtered = await plans_of(store, "%:projects IS NULL OR%".replace(":projects", "$_::text[]"))
+    await store.close()
+    assert generic >= 10
+    assert len(filtered) >= 5
+    assert all(plans == (0, 40) for plans in filtered), filtered

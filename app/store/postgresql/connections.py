@@ -13,7 +13,15 @@ from pgvector.asyncpg import register_vector
 from app.errors import InvalidInputError, SlowStatementError, UnavailableError
 from app.store import migrate
 from app.store.postgresql import extension, rights
-from app.store.postgresql.faults import LOST, REFUSED, RESET_SECONDS, PoolConnection, terminate, transaction_on
+from app.store.postgresql.faults import (
+    LOST,
+    PLAN_EACH_TIME,
+    REFUSED,
+    RESET_SECONDS,
+    PoolConnection,
+    terminate,
+    transaction_on,
+)
 from app.store.postgresql.server import CONNECT_SECONDS, connect, one_line, too_many
 from app.store.protocol import StoreLoad
 
@@ -92,7 +100,7 @@ class Connections:
                 # A process that vanished within a transaction must not hold what others wait for.
                 "idle_in_transaction_session_timeout": timeout_milliseconds,
                 "jit": "off",
-                "plan_cache_mode": "force_custom_plan",
+                "plan_cache_mode": PLAN_EACH_TIME,
                 "statement_timeout": timeout_milliseconds,
             },
         )
@@ -110,15 +118,15 @@ class Connections:
             self._pool.terminate()
             self._pool = None
 
-    def acquire(self) -> AbstractAsyncContextManager[Any]:
-        """Lends a connection.
+    def acquire(self, *, keep_plans: bool = False) -> AbstractAsyncContextManager[Any]:
+        """Lends a connection; see `PoolConnection` for its plans.
 
         Raises:
             UnavailableError: none became free in time, or the server is gone or silent.
             SlowStatementError: the server has ended a statement that took too long.
             InvalidInputError: the server refuses a value.
         """
-        return _Loan(self)
+        return _Loan(self, keep_plans)
 
     async def take(self) -> tuple[Any, Any]:
         """A connection, and the pool that it is to be given back to; raises what asyncpg does, or UnavailableError."""
@@ -181,9 +189,9 @@ class Connections:
         )
 
     @asynccontextmanager
-    async def transaction(self) -> AsyncIterator[Any]:
+    async def transaction(self, *, keep_plans: bool = False) -> AsyncIterator[Any]:
         """Lends a connection within a transaction."""
-        async with self.acquire() as connection, transaction_on(connection):
+        async with self.acquire(keep_plans=keep_plans) as connection, transaction_on(connection):
             yield connection
 
     @asynccontextmanager
@@ -253,16 +261,22 @@ class _Loan:
     A class rather than a generator, for whose bookkeeping each search would pay several times.
     """
 
-    __slots__ = ("_connection", "_connections", "_pool")
+    __slots__ = ("_connection", "_connections", "_keep_plans", "_pool")
 
-    def __init__(self, connections: Connections) -> None:
+    def __init__(self, connections: Connections, keep_plans: bool) -> None:
         self._connections = connections
+        self._keep_plans = keep_plans
 
     async def __aenter__(self) -> Any:
         try:
             self._connection, self._pool = await self._connections.take()
         except Exception as error:
             self._connections.raise_ours(error)
+            raise
+        try:
+            await self._connection.keep_plans(self._keep_plans)
+        except BaseException as error:
+            await self.__aexit__(type(error), error, None)
             raise
         return self._connection
 

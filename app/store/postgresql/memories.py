@@ -68,7 +68,7 @@ class PostgresMemories:
         return await self._add_together(new, embed_after)
 
     async def _add_together(self, new: Sequence[NewMemory], embed_after: datetime) -> set[MemoryKey]:
-        async with self._connections.acquire() as connection:
+        async with self._connections.acquire(keep_plans=True) as connection:
             return await self.add_on(connection, new, embed_after)
 
     async def add_on(self, connection: Any, new: Sequence[NewMemory], embed_after: datetime) -> set[MemoryKey]:
