@@ -2,7 +2,6 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from itertools import count
 from operator import attrgetter
 from typing import NamedTuple
 
@@ -133,10 +132,10 @@ def _combine(
     share = weights.share
     meaning = {
         match.key: (match.score, rank, (1 - share) * part)
-        for rank, match, part in zip(count(1), vectors, by_meaning, strict=False)
+        for rank, (match, part) in enumerate(zip(vectors, by_meaning, strict=True), 1)
     }
     fused = []
-    for rank, match, part in zip(count(1), words, by_words, strict=False):
+    for rank, (match, part) in enumerate(zip(words, by_words, strict=True), 1):
         semantic_score, semantic_rank, semantic_part = meaning.pop(match.key, NOWHERE)
         fts_part = share * part
         score = fts_part + semantic_part

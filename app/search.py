@@ -74,14 +74,9 @@ class Searches:
             if len(best) == limit or len(chosen) < len(ranked) or max(len(found), len(meaning)) < depth:
                 break
         pieces = {match.key: match.piece for match in meaning if match.piece}
-        found_pieces = [pieces.get(place.key) for place, _ in best]
-        excerpts = excerpts_of(
-            [
-                (one.memory.new_code, piece.first_line if piece else 1)
-                for (_, one), piece in zip(best, found_pieces, strict=True)
-            ],
-            words,
-        )
+        hits = [
+            (one.memory.new_code, piece.first_line if (piece := pieces.get(place.key)) else 1) for place, one in best
+        ]
         return [
             Hit(
                 memory=one.memory,
@@ -90,13 +85,13 @@ class Searches:
                 semantic_score=place.semantic_score,
                 fts_rank=place.fts_rank,
                 semantic_rank=place.semantic_rank,
-                piece=piece,
+                piece=pieces.get(place.key),
                 copies=one.copies,
                 last_timestamp=one.last_timestamp,
                 excerpt=excerpt,
                 explanation=_explain(place, weights, words) if explain else None,
             )
-            for (place, one), piece, excerpt in zip(best, found_pieces, excerpts, strict=True)
+            for (place, one), excerpt in zip(best, excerpts_of(hits, words), strict=True)
         ]
 
     def _weights_for(self, mode: SearchMode, query: str, found: Sequence[Match]) -> Weights:

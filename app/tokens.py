@@ -166,7 +166,7 @@ def counts_as(run: str) -> Set[str]:
     """The words that find a run of word characters: its parts, the whole, and the name that it may be."""
     parts, identifier = _split(run)
     whole = {NAME_MARK + _whole(run)} if identifier is None else {NAME_MARK + _whole(run), identifier}
-    return frozenset(whole.union(parts))
+    return frozenset(parts) | whole
 
 
 def _names(code: str) -> Iterator[str]:

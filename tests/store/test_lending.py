@@ -6,9 +6,9 @@ import asyncpg
 import pytest
 
 from app.errors import UnavailableError
-from app.store.postgresql import PostgresStore, faults
+from app.store.postgresql import PostgresStore, pool_connection
 from app.store.postgresql.connections import Connections
-from app.store.postgresql.faults import PLAN_EACH_TIME
+from app.store.postgresql.pool_connection import PLAN_EACH_TIME
 from tests.conftest import MODEL, connections
 from tests.memories import NOON, new
 
@@ -96,7 +96,7 @@ async def test_plans_are_kept_for_a_while_where_that_is_asked_for(
 
     asked = [False, True, True, False, True]
     assert [await lend(kept) for kept in asked] == [{False: PLAN_EACH_TIME, True: "auto"}[kept] for kept in asked]
-    monkeypatch.setattr(faults, "PLAN_SECONDS", 0.0)
+    monkeypatch.setattr(pool_connection, "PLAN_SECONDS", 0.0)
     sent.clear()
     await lend(keep_plans=True)
     assert "DISCARD PLANS" in sent

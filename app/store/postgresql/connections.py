@@ -13,15 +13,8 @@ from pgvector.asyncpg import register_vector
 from app.errors import InvalidInputError, SlowStatementError, UnavailableError
 from app.store import migrate
 from app.store.postgresql import extension, rights
-from app.store.postgresql.faults import (
-    LOST,
-    PLAN_EACH_TIME,
-    REFUSED,
-    RESET_SECONDS,
-    PoolConnection,
-    terminate,
-    transaction_on,
-)
+from app.store.postgresql.faults import LOST, REFUSED, RESET_SECONDS, terminate, transaction_on
+from app.store.postgresql.pool_connection import PLAN_EACH_TIME, PoolConnection
 from app.store.postgresql.server import CONNECT_SECONDS, connect, one_line, too_many
 from app.store.protocol import StoreLoad
 
