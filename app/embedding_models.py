@@ -129,8 +129,12 @@ class EmbeddingModels:
         change = stats.change and replace(stats.change, problem=self.target.worker.problem)
         return replace(stats, problem=self.active.worker.problem, change=change)
 
-    async def query_vector(self, text: str, projects: Sequence[str] | None = None) -> tuple[Vector, str]:
+    async def query_vector(
+        self, text: str, projects: Sequence[str] | None = None, *, at_once: bool = False
+    ) -> tuple[Vector, str]:
         """The vector of a query, and the model whose vectors it is to be compared with.
+
+        A brief one is embedded `at_once` if no other search or write is in flight: see `EmbeddingWorker.embed`.
 
         Raises:
             UnavailableError: that model cannot be used now; during a change says how far the next one is, of the
@@ -140,7 +144,7 @@ class EmbeddingModels:
             await self._look()
         used, worker = self.used, self.active.worker
         try:
-            [vector] = await worker.embed([text], Priority.QUERY)
+            [vector] = await worker.embed([text], Priority.QUERY, at_once=at_once and self._traffic.alone)
         except UnavailableError as error:
             if not used.changing:
                 raise

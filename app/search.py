@@ -111,7 +111,7 @@ class Searches:
         if mode is SearchMode.FTS:
             return await self._search_words(scope, words, depth), []
         if mode is SearchMode.SEMANTIC:
-            return [], await self._search_meaning(scope, query, words, depth)
+            return [], await self._search_meaning(scope, query, words, depth, at_once=True)
         return await asyncio.gather(
             self._search_words(scope, words, depth), self._search_meaning(scope, query, words, depth)
         )
@@ -145,8 +145,10 @@ class Searches:
     async def _search_words(self, scope: Scope, words: QueryWords, limit: int) -> Sequence[Match]:
         return await self._store.search_words(scope, words, limit) if words else []
 
-    async def _search_meaning(self, scope: Scope, query: str, words: QueryWords, limit: int) -> Sequence[Match]:
-        vector, model = await self._models.query_vector(query_text(query), scope.projects)
+    async def _search_meaning(
+        self, scope: Scope, query: str, words: QueryWords, limit: int, *, at_once: bool = False
+    ) -> Sequence[Match]:
+        vector, model = await self._models.query_vector(query_text(query), scope.projects, at_once=at_once)
         return await self._store.search_vectors(scope, vector, model, limit, words)
 
 

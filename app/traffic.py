@@ -37,6 +37,11 @@ class Traffic:
             self.in_flight[kind] -= 1
             self._last_ended = time.monotonic()
 
+    @property
+    def alone(self) -> bool:
+        """Whether no more than one write or search is in flight."""
+        return self._waiting() <= 1
+
     async def lull(self, limit_seconds: float) -> None:
         """Returns as soon as nobody waits for a write or a search, at the latest after about so many seconds."""
         for _ in range(round(limit_seconds / POLL_SECONDS)):
@@ -45,5 +50,7 @@ class Traffic:
             await asyncio.sleep(POLL_SECONDS)
 
     def _flows(self) -> bool:
-        waiting = self.in_flight[Kind.WRITES] + self.in_flight[Kind.SEARCHES]
-        return waiting > 0 or time.monotonic() - self._last_ended < LULL_SECONDS
+        return self._waiting() > 0 or time.monotonic() - self._last_ended < LULL_SECONDS
+
+    def _waiting(self) -> int:
+        return self.in_flight[Kind.WRITES] + self.in_flight[Kind.SEARCHES]

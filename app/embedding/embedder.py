@@ -32,11 +32,15 @@ class Embedder(Protocol):
 
     @property
     def parallel_calls(self) -> int:
-        """How many calls to keep running beside a query's; with 0 there is never more than one at a time."""
+        """How many calls to keep running beside a query's; with 0 there is never more than one at a time, or brief."""
 
     @property
     def gives_way(self) -> bool:
         """Whether a call for nobody who waits takes a core from the requests, and should wait until there are none."""
+
+    @property
+    def brief_bytes(self) -> int:
+        """A text of less UTF-8 takes some milliseconds, and may be embedded beside any other; with 0 none is so."""
 
     def load(self) -> None:
         """Makes `embed` possible; does nothing the second time.

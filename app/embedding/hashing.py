@@ -26,6 +26,7 @@ class HashingEmbedder:
     texts_per_call = 16
     parallel_calls = 0
     gives_way = False
+    brief_bytes = 0
 
     def __init__(self, dimensions: int = DIMENSIONS) -> None:
         if dimensions != DIMENSIONS:

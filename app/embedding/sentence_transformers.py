@@ -21,6 +21,7 @@ class SentenceTransformerEmbedder:
     """Any sentence-transformers model, by its name on the hub or as a local folder, on any device of PyTorch."""
 
     parallel_calls = 0
+    brief_bytes = 0
 
     def __init__(self, model: str, device: str) -> None:
         self.model = model.removeprefix("sentence-transformers/")

@@ -87,10 +87,12 @@ async def _acquire(self: Connections, *, keep_plans: bool = False) -> AsyncItera
             step.statements.append(("ROLLBACK", ()))  # which the service sends and does not wait for
 
 
-async def _embed(self: EmbeddingWorker, texts: Sequence[str], priority: Priority) -> NDArray[np.float32]:
+async def _embed(
+    self: EmbeddingWorker, texts: Sequence[str], priority: Priority, *, at_once: bool = False
+) -> NDArray[np.float32]:
     if found := RECORDED.get(None):
         found[1].extend(Step(_arm(found[0]), text) for text in texts)
-    return await _make(self, texts, priority)
+    return await _make(self, texts, priority, at_once=at_once)
 
 
 def _arm(first: int) -> int:
