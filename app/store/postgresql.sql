@@ -208,10 +208,11 @@ LIMIT :limit;
 
 -- name: distinct_memories
 -- Of memories with scores the best of each code, and how many in the scope have that code and the time of the newest;
--- counts no further than the limit in all. Texts are read of those alone that are answered, and not of known codes.
+-- counts no further than the limit in all. Long texts are read of those alone that are answered, not of known codes.
 WITH wanted AS (
   SELECT
-    m.project, m.id, m.code_hash, wanted.score, m.timestamp,
+    m.project, m.id, m.file_path, m.new_code, m.old_code, m.context, m.session_id, m.agent_id, m.language, m.timestamp,
+    m.created_at, m.import_id, m.code_hash, wanted.score,
     row_number() OVER (PARTITION BY m.code_hash ORDER BY wanted.score DESC, m.timestamp DESC, m.id DESC) AS place,
     count(*) OVER () AS present
   FROM unnest(:keys_projects::text[], :keys_ids::uuid[], :scores::float8[]) AS wanted (project, id, score)
@@ -227,10 +228,9 @@ best AS (
 )
 SELECT
   m.project, m.id, m.file_path, m.new_code, m.old_code, m.context, m.session_id, m.agent_id, m.language, m.timestamp,
-  m.created_at, m.import_id, q.memory_id IS NOT NULL AS queued, q.due_at, best.code_hash, best.present,
+  m.created_at, m.import_id, q.memory_id IS NOT NULL AS queued, q.due_at, m.code_hash, m.present,
   coalesce(same.copies, 1) AS copies, coalesce(same.last_timestamp, m.timestamp) AS last_timestamp
-FROM best
-JOIN memories AS m USING (project, id)
+FROM best AS m
 LEFT JOIN embedding_queue AS q
   ON q.project = m.project AND q.memory_id = m.id AND q.whole AND q.model = (SELECT active FROM embedding_models)
 LEFT JOIN (
@@ -250,8 +250,8 @@ LEFT JOIN (
     LIMIT :limit_copies
   ) AS found
   GROUP BY code_hash
-) AS same ON same.code_hash = best.code_hash
-ORDER BY best.score DESC, best.timestamp DESC, best.id DESC;
+) AS same ON same.code_hash = m.code_hash
+ORDER BY m.score DESC, m.timestamp DESC, m.id DESC;
 
 -- name: stale_frequencies
 -- Projects whose number of memories has changed by a tenth or more since their words were counted.
@@ -299,7 +299,9 @@ WHERE oid = 'memories_by_words'::regclass
 
 -- name: search_vectors
 -- Exact search over whole projects, which reads the narrow table alone. `+ 0` keeps an approximate index out of it. A
--- score beside the distance would be computed of every vector too.
+-- score beside the distance would be computed of every vector too. To sort takes a third of the time, so where few are
+-- wanted most are left out before: those farther away than the last of as many of a tenth of the pages. That may be more
+-- than some projects have.
 SELECT project, id, first_line, last_line, 1 - distance AS score
 FROM (
   SELECT
@@ -307,6 +309,23 @@ FROM (
   FROM embeddings AS e
   WHERE e.model = :model
     AND (:projects::text[] IS NULL OR e.project = ANY (:projects))
+    AND (
+      :depth > 100
+      OR :projects::text[] IS NOT NULL
+      OR e.embedding <=> :vector::halfvec <= (
+        SELECT coalesce(
+          (
+            SELECT embedding <=> :vector::halfvec AS distance
+            FROM embeddings TABLESAMPLE SYSTEM (10)
+            WHERE model = :model
+            ORDER BY distance
+            OFFSET :depth - 1
+            LIMIT 1
+          ),
+          'NaN'
+        )
+      )
+    )
   ORDER BY distance, e.memory_id DESC
   LIMIT :depth
 ) AS nearest

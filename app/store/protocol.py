@@ -107,9 +107,9 @@ class MemoryStore(Protocol):
     ) -> list[Distinct]:
         """Of memories with scores, as far as they exist, the best of each code, no more than the limit.
 
-        Codes whose hash is `known` are left out. The best score comes first, newer first among equals. No other texts
-        are read. One that a standby lacks is there nevertheless. Copies are counted in the scope, exactly until the
-        codes of all together are in more than MAX_COPIES memories; then too few are counted.
+        Codes whose hash is `known` are left out. The best score comes first, newer first among equals. No other long
+        texts are read. One that a standby lacks is there nevertheless. Copies are counted in the scope, exactly until
+        the codes of all together are in more than MAX_COPIES memories; then too few are counted.
         """
 
     async def refresh_frequencies(self) -> int:

@@ -4,7 +4,7 @@ import asyncio
 from dataclasses import replace
 from datetime import UTC, datetime
 from typing import Any
-from uuid import uuid4
+from uuid import UUID, uuid4
 
 import pytest
 
@@ -262,6 +262,16 @@ async def test_vectors_are_ordered_by_cosine(store: Store) -> None:
     found = await store.memories.search_vectors(EVERYWHERE, vector(1, 1), MODEL, 3)
     assert [match.key for match in found] == [rows[2].memory.key, rows[1].memory.key, rows[0].memory.key]
     assert [match.score for match in found] == pytest.approx([1.0, 0.9487, 0.7071], abs=1e-3)
+
+
+@pytest.mark.parametrize("limit", [1, 10, 90])
+async def test_the_nearest_of_many_vectors_are_found_wherever_they_stand(store: Store, limit: int) -> None:
+    shares = [number // 5 for number in range(1500)]  # each five times
+    rows = [new(vector(share / 150 - 1, 1), id=UUID(int=at)) for at, share in enumerate(shares)]  # the nearest last
+    await store.memories.add(rows, NOON)
+    found = await store.memories.search_vectors(EVERYWHERE, vector(1), MODEL, limit)
+    share_of = {row.memory.key: share for row, share in zip(rows, shares, strict=True)}
+    assert [share_of[match.key] for match in found] == sorted(shares, reverse=True)[:limit]
 
 
 async def test_vectors_of_another_model_are_never_mixed_in(store: Store) -> None:
