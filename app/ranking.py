@@ -66,22 +66,13 @@ def distinction(words: Sequence[Match]) -> float:
 
 def rank_words(words: Sequence[Match]) -> list[Ranked]:
     """The text arm alone."""
-    return [
-        Ranked(match.key, score=match.score, fts_score=match.score, fts_rank=rank, fts_part=match.score)
-        for rank, match in enumerate(words, 1)
-    ]
+    return [Ranked(key, score, score, None, rank, None, score) for rank, (key, score, _) in enumerate(words, 1)]
 
 
 def rank_vectors(vectors: Sequence[Match]) -> list[Ranked]:
     """The semantic arm alone; a negative cosine scores 0."""
     return [
-        Ranked(
-            match.key,
-            score=(score := _cosine(match)),
-            semantic_score=match.score,
-            semantic_rank=rank,
-            semantic_part=score,
-        )
+        Ranked(match.key, (score := _cosine(match)), None, match.score, None, rank, 0.0, score)
         for rank, match in enumerate(vectors, 1)
     ]
 
