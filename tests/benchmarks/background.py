@@ -13,7 +13,15 @@ from app.embedding.onnx import OnnxEmbedder
 from tests.benchmarks.report import Figure, Measured, Target
 from tests.benchmarks.rows import Corpus, body, request
 from tests.benchmarks.searches import distinct_queries
-from tests.benchmarks.served import Service, execute, fetch_value, new_database, scratch_postgres, served
+from tests.benchmarks.served import (
+    Service,
+    execute,
+    fetch_value,
+    forget_memories,
+    new_database,
+    scratch_postgres,
+    served,
+)
 from tests.benchmarks.sides import Comparison, HttpSide, Sample, by_turns, end_side, run_side, start_side
 from tests.benchmarks.tally import Tally
 from tests.benchmarks.writers import Form
@@ -136,7 +144,7 @@ class Scene:
 
     def clear(self) -> None:
         """Forgets everything."""
-        execute(self.database, "TRUNCATE memories CASCADE")
+        forget_memories(self.database)
         self._rest()
 
     def _backfill_alone(self) -> Sample:

@@ -12,7 +12,7 @@ import time
 import urllib.error
 import urllib.request
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -154,6 +154,13 @@ def new_database(url: str, name: str) -> str:
         return made
 
     return asyncio.run(make())
+
+
+def forget_memories(url: str) -> None:
+    """Empties the store; what the service reads in the background may lock the same tables in another order."""
+    while True:
+        with suppress(asyncpg.DeadlockDetectedError):
+            return execute(url, "TRUNCATE memories CASCADE")
 
 
 def execute(url: str, *statements: str) -> None:

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from tests.benchmarks.bare_writers import BareRow, PostgresSide, SqliteSide
 from tests.benchmarks.report import Figure, Measured, Target, rate_figure
 from tests.benchmarks.rows import Corpus, bare_row, body, request
-from tests.benchmarks.served import Service, execute, fetch_value, new_database, scratch_postgres, served
+from tests.benchmarks.served import Service, fetch_value, forget_memories, new_database, scratch_postgres, served
 from tests.benchmarks.sides import Comparison, HttpSide, Sample, by_turns, run_side
 
 PART = "writers"
@@ -80,14 +80,14 @@ def postgres(corpus: Corpus, folder: Path, models: Path, effort: Effort, form: F
         for writers in effort.writers:
 
             def over_http(writers: int = writers) -> Sample:
-                execute(ours, "TRUNCATE memories CASCADE")
+                forget_memories(ours)
                 sample = _over_http(service, requests, writers, effort, form)
                 _refuse_loss(sample, fetch_value(ours, "SELECT count(*) FROM memories"))
                 return sample
 
             def bare(executemany: bool, writers: int = writers) -> Callable[[], Sample]:
                 def run() -> Sample:
-                    execute(theirs, "TRUNCATE memories CASCADE")
+                    forget_memories(theirs)
                     side = PostgresSide(theirs, POOL, rows, writers, form.batch, effort.seconds, executemany)
                     with service.paused():
                         return run_side("bare_writers", side, form.batch)
