@@ -300,8 +300,8 @@ WHERE oid = 'memories_by_words'::regclass
 -- name: search_vectors
 -- Exact search over whole projects, which reads the narrow table alone. `+ 0` keeps an approximate index out of it. A
 -- score beside the distance would be computed of every vector too. To sort takes a third of the time, so where few are
--- wanted most are left out before: those farther away than the last of as many of a tenth of the pages. That may be more
--- than some projects have.
+-- wanted most are left out before: what is farther away than the last of as many in a tenth of the table. A project may
+-- be smaller than that tenth, and does without.
 SELECT project, id, first_line, last_line, 1 - distance AS score
 FROM (
   SELECT
