@@ -40,7 +40,7 @@ class Embedder(Protocol):
 
     @property
     def brief_bytes(self) -> int:
-        """A text of less UTF-8 takes some milliseconds, and may be embedded beside any other; with 0 none is so."""
+        """A text of less UTF-8 takes 20 ms at most, and may be embedded beside any other; with 0 none is so."""
 
     def load(self) -> None:
         """Makes `embed` possible; does nothing the second time.
