@@ -32,7 +32,7 @@ class Embedder(Protocol):
 
     @property
     def parallel_calls(self) -> int:
-        """How many calls to keep running beside a query's; with 0 there is never more than one at a time, or brief."""
+        """How many calls to keep running beside a query's; with 0 there is never more than one at a time."""
 
     @property
     def gives_way(self) -> bool:
@@ -40,7 +40,7 @@ class Embedder(Protocol):
 
     @property
     def brief_bytes(self) -> int:
-        """A text of less UTF-8 takes 20 ms at most, and may be embedded beside any other; with 0 none is so."""
+        """A text of less UTF-8 may be embedded on the event loop, beside any other call; 0 where calls exclude each other."""
 
     def load(self) -> None:
         """Makes `embed` possible; does nothing the second time.

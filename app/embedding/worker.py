@@ -120,7 +120,7 @@ class EmbeddingWorker:
         """Vectors of unit length in the order of the texts, shape (texts, dimensions).
 
         A brief query may be embedded `at_once`, on the event loop, where nobody else waits for that: to wake a thread,
-        and to be woken by it, takes a tenth of the time.
+        and to be woken by it, takes some half a millisecond.
 
         Raises:
             UnavailableError: the model did not load, too many texts wait already, or the worker has stopped.
