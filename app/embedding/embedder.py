@@ -40,7 +40,7 @@ class Embedder(Protocol):
 
     @property
     def brief_bytes(self) -> int:
-        """A text of less UTF-8 may be embedded on the event loop, beside any other call; 0 where calls exclude each other."""
+        """A text of fewer bytes may be embedded on the event loop beside other calls; 0 if calls exclude each other."""
 
     def load(self) -> None:
         """Makes `embed` possible; does nothing the second time.
