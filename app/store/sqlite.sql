@@ -279,7 +279,7 @@ FROM embedding_queue
 WHERE model = :model
   AND (:projects IS NULL OR project IN (SELECT value FROM json_each(:projects)));
 
--- name: missing_vectors$
+-- name: missing_vectors^
 -- How many memories lack a vector of a model and were not given up; those not queued yet are among them.
 SELECT
   (

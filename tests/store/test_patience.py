@@ -1,18 +1,19 @@
 """Nobody waits without an end: not for a connection, not for the writer, not for a statement."""
 
 import asyncio
-from collections.abc import AsyncIterator, Callable
-from contextlib import AbstractAsyncContextManager, AsyncExitStack
+import sqlite3
+import threading
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
-import aiosqlite
 import pytest
 
 from app.errors import UnavailableError
 from app.store.postgresql.connections import Connections
 from app.store.sqlite.connections import READERS, SqliteConnections
+from app.store.sqlite.work_connection import Work
 from tests.conftest import emptied
 
 PATIENCE = 0.2
@@ -21,11 +22,20 @@ ENDLESS = "WITH RECURSIVE n (i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n) SELE
 
 @dataclass(frozen=True)
 class Lender:
-    """Connections to a store: how one is lent, how many there are, and what runs a statement without an end."""
+    """Connections to a store: what keeps one lent, what runs a statement on one, and how many there are."""
 
-    lend: Callable[[], AbstractAsyncContextManager[Any]]
+    hold: Callable[[], AbstractAsyncContextManager[object]]
+    execute: Callable[[str], Awaitable[object]]
     count: int
     endless: str
+
+
+def busy(begun: threading.Event, end: threading.Event) -> Work[None]:
+    def work(connection: sqlite3.Connection) -> None:
+        begun.set()
+        end.wait()
+
+    return work
 
 
 @pytest.fixture
@@ -41,11 +51,29 @@ async def lender(
     request: pytest.FixtureRequest, sqlite: SqliteConnections, postgres_url: Callable[[int], str]
 ) -> AsyncIterator[Lender]:
     if request.param == "sqlite":
-        yield Lender(sqlite.read, READERS, ENDLESS)
+
+        @asynccontextmanager
+        async def hold() -> AsyncIterator[None]:
+            begun, end = threading.Event(), threading.Event()
+            reading = asyncio.create_task(sqlite.read(busy(begun, end)))
+            await asyncio.to_thread(begun.wait)
+            yield
+            end.set()
+            await reading
+
+        async def read(statement: str) -> object:
+            return await sqlite.read(lambda connection: connection.execute(statement).fetchall())
+
+        yield Lender(hold, read, READERS, ENDLESS)
         return
     pool = Connections({"dsn": await emptied(postgres_url(18))}, 2, 2, PATIENCE, PATIENCE)
     await pool.open()
-    yield Lender(pool.acquire, 2, "SELECT pg_sleep(60)")
+
+    async def execute(statement: str) -> object:
+        async with pool.acquire() as connection:
+            return await connection.execute(statement)
+
+    yield Lender(pool.acquire, execute, 2, "SELECT pg_sleep(60)")
     await pool.close()
 
 
@@ -53,69 +81,80 @@ async def test_who_waits_for_a_connection_is_told_to_come_back(lender: Lender) -
     async with asyncio.timeout(10):
         async with AsyncExitStack() as lent:
             for _ in range(lender.count):
-                await lent.enter_async_context(lender.lend())
+                await lent.enter_async_context(lender.hold())
             with pytest.raises(UnavailableError, match=r"(?s)within 0\.2 s.*AFTERIMAGE_"):
-                async with lender.lend():
-                    pass
-        async with lender.lend() as connection:
-            await connection.execute("SELECT 1")
+                await lender.execute("SELECT 1")
+        await lender.execute("SELECT 1")
 
 
 async def test_a_statement_that_takes_too_long_is_ended(lender: Lender) -> None:
     async with asyncio.timeout(10):
         for _ in range(lender.count + 1):
             with pytest.raises(UnavailableError, match=r"ran longer than 0\.2 s .AFTERIMAGE_STATEMENT_TIMEOUT_SECONDS"):
-                async with lender.lend() as connection:
-                    await connection.execute(lender.endless)
-        async with lender.lend() as connection:
-            await connection.execute("SELECT 1")
+                await lender.execute(lender.endless)
+        await lender.execute("SELECT 1")
 
 
-async def count(sqlite: SqliteConnections) -> int:
-    async with sqlite.read() as connection, connection.execute("SELECT count(*) FROM t") as cursor:
-        row = await cursor.fetchone()
-    assert row is not None
-    return int(row[0])
+def count(connection: sqlite3.Connection) -> int:
+    return int(connection.execute("SELECT count(*) FROM t").fetchone()[0])
 
 
-async def insert(connection: aiosqlite.Connection) -> None:
-    await connection.execute("INSERT INTO t VALUES (1)")
+def insert(connection: sqlite3.Connection) -> None:
+    connection.execute("INSERT INTO t VALUES (1)")
 
 
-async def make(connection: aiosqlite.Connection) -> None:
-    await connection.execute("CREATE TABLE t (i INTEGER)")
+def make(connection: sqlite3.Connection) -> None:
+    connection.execute("CREATE TABLE t (i INTEGER)")
+
+
+async def test_who_reads_no_longer_does_not_give_up_its_connection_before_the_statement_ends(
+    sqlite: SqliteConnections,
+) -> None:
+    begun, end = threading.Event(), threading.Event()
+    for _ in range(READERS + 1):
+        begun.clear()
+        end.clear()
+        reading = asyncio.create_task(sqlite.read(busy(begun, end)))
+        await asyncio.to_thread(begun.wait)
+        reading.cancel()
+        await asyncio.wait([reading])
+        assert sqlite.load().idle == READERS - 1
+        end.set()
+        async with asyncio.timeout(10):
+            while sqlite.load().idle < READERS:
+                await asyncio.sleep(0.01)
 
 
 async def test_a_write_whose_turn_does_not_come_is_never_stored(sqlite: SqliteConnections) -> None:
     await sqlite.write(make)
-    begun, end = asyncio.Event(), asyncio.Event()
+    begun, end = threading.Event(), threading.Event()
 
-    async def slow(connection: aiosqlite.Connection) -> None:
+    def slow(connection: sqlite3.Connection) -> None:
         begun.set()
-        await end.wait()
-        await insert(connection)
+        end.wait()
+        insert(connection)
 
     first = asyncio.create_task(sqlite.write(slow))
-    await begun.wait()
+    await asyncio.to_thread(begun.wait)
     with pytest.raises(UnavailableError, match=r"the writer did not become free within 0\.2 s"):
         await sqlite.write(insert)
     assert not first.done()  # what has begun is waited for: it may be stored
     end.set()
     await first
-    assert await count(sqlite) == 1
+    assert await sqlite.read(count) == 1
     await sqlite.write(insert)
-    assert await count(sqlite) == 2
+    assert await sqlite.read(count) == 2
 
 
 async def test_a_write_that_takes_too_long_leaves_nothing(sqlite: SqliteConnections) -> None:
     await sqlite.write(make)
 
-    async def endless(connection: aiosqlite.Connection) -> None:
-        await insert(connection)
-        await connection.execute(f"INSERT INTO t {ENDLESS}")
+    def endless(connection: sqlite3.Connection) -> None:
+        insert(connection)
+        connection.execute(f"INSERT INTO t {ENDLESS}")
 
     with pytest.raises(UnavailableError, match=r"did not store: the statements ran longer than 0\.2 s"):
         await sqlite.write(endless)
-    assert await count(sqlite) == 0
+    assert await sqlite.read(count) == 0
     await sqlite.write(insert)
-    assert await count(sqlite) == 1
+    assert await sqlite.read(count) == 1

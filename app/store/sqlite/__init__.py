@@ -33,7 +33,7 @@ class SqliteStore:
         statement_timeout_seconds: float = 30.0,
     ) -> None:
         """`model` is the embedding model of an empty store."""
-        queries: Any = aiosql.from_path(QUERIES, "aiosqlite", mandatory_parameters=False)
+        queries: Any = aiosql.from_path(QUERIES, "sqlite3", mandatory_parameters=False)
         self._connections = SqliteConnections(path, acquire_timeout_seconds, statement_timeout_seconds)
         self._model = model
         self.memories = SqliteMemories(self._connections, queries)
@@ -66,5 +66,4 @@ class SqliteStore:
 
     async def ping(self) -> None:
         """See Store."""
-        async with self._connections.read() as connection:
-            await connection.execute("SELECT 1")
+        await self._connections.read(lambda connection: connection.execute("SELECT 1").fetchone())

@@ -1,28 +1,24 @@
 """The connections to a SQLite file: one writer that commits in groups, and several readers."""
 
 import asyncio
-import math
 import sqlite3
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Set
-from contextlib import asynccontextmanager, contextmanager, suppress
+from collections.abc import Set
+from contextlib import suppress
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any, TypeVar
 
-import aiosqlite
 import structlog
 
 from app.errors import AfterImageError, StartupError, UnavailableError
 from app.logs import describe
 from app.store import migrate
 from app.store.protocol import StoreLoad
-from app.store.sqlite.values import code_hash
+from app.store.sqlite.work_connection import Work, WorkConnection
 
 READERS = 4
-
-STEPS_BETWEEN_LOOKS = 10_000
-"""A running statement looks at the clock each so many steps of SQLite's machine, some tenths of a millisecond."""
 
 MAX_GROUP = 256
 """Writes that share one commit at most."""
@@ -30,7 +26,6 @@ MAX_GROUP = 256
 TABLES = "SELECT name FROM sqlite_master WHERE type = 'table'"
 
 T = TypeVar("T")
-Work = Callable[[aiosqlite.Connection], Awaitable[T]]
 
 log = structlog.get_logger(__name__)
 
@@ -54,9 +49,9 @@ class SqliteConnections:
         self._path = path
         self._acquire_timeout_seconds = acquire_timeout_seconds
         self._statement_timeout_seconds = statement_timeout_seconds
-        self._deadlines: dict[aiosqlite.Connection, float] = {}
         self._queue: asyncio.Queue[QueuedWrite | None] = asyncio.Queue()
-        self._readers: asyncio.Queue[aiosqlite.Connection] = asyncio.Queue()
+        self._readers: list[WorkConnection] = []
+        self._free: asyncio.Queue[WorkConnection] = asyncio.Queue()
         self._count = 0
         self._wait_seconds = 0.0
 
@@ -89,7 +84,8 @@ class SqliteConnections:
             await self._writer.execute("PRAGMA journal_mode = WAL")
             await self._migrate()
             for _ in range(READERS):
-                self._readers.put_nowait(await self._connect())
+                self._readers.append(await self._connect())
+                self._free.put_nowait(self._readers[-1])
         except sqlite3.Error as error:
             await self._disconnect()
             raise StartupError(f"the SQLite file {self._path} cannot be used: {error}") from None
@@ -104,9 +100,8 @@ class SqliteConnections:
         await self._task
         await self._disconnect()
 
-    @asynccontextmanager
-    async def read(self) -> AsyncIterator[aiosqlite.Connection]:
-        """Lends a reader, which sees everything that was committed before.
+    async def read(self, work: Work[T]) -> T:
+        """Runs statements on a reader, which sees everything that was committed before.
 
         Raises:
             UnavailableError: none became free in time, or the statements took too long.
@@ -114,24 +109,19 @@ class SqliteConnections:
         began = time.perf_counter()
         try:
             async with asyncio.timeout(self._acquire_timeout_seconds):
-                connection = await self._readers.get()
+                connection = await self._free.get()
         except TimeoutError:
             raise self._too_busy("no reader became free") from None
         finally:
             self._note(began)
+        reading = asyncio.ensure_future(
+            connection.run(partial(connection.in_time, work, self._statement_timeout_seconds))
+        )
+        reading.add_done_callback(lambda _: self._free.put_nowait(connection))
         try:
-            with self._in_time(connection):
-                yield connection
+            return await asyncio.shield(reading)  # whoever is cancelled does not end it
         except sqlite3.OperationalError as error:
             raise UnavailableError(f"SQLite does not answer: {self._reason(error)}") from error
-        except asyncio.CancelledError:
-            # A statement may stand half read, and the connection then goes on seeing the file as it was.
-            closing, connection = connection, await self._connect()
-            await closing.close()
-            del self._deadlines[closing]
-            raise
-        finally:
-            self._readers.put_nowait(connection)
 
     async def write(self, work: Work[T]) -> T:
         """Runs statements in a transaction; answers once they are on the disk.
@@ -159,15 +149,6 @@ class SqliteConnections:
         seconds = f"{self._acquire_timeout_seconds:g} s (AFTERIMAGE_ACQUIRE_TIMEOUT_SECONDS)"
         return UnavailableError(f"SQLite is busy, {what} within {seconds}; send it again later")
 
-    @contextmanager
-    def _in_time(self, connection: aiosqlite.Connection) -> Iterator[None]:
-        """Ends statements that run when the time is over."""
-        self._deadlines[connection] = time.monotonic() + self._statement_timeout_seconds
-        try:
-            yield
-        finally:
-            self._deadlines[connection] = math.inf
-
     def _reason(self, error: Exception) -> str:
         if getattr(error, "sqlite_errorcode", None) != sqlite3.SQLITE_INTERRUPT:
             return str(error)
@@ -178,7 +159,7 @@ class SqliteConnections:
 
     def load(self) -> StoreLoad:
         """How busy the readers are, and how many writes wait; a write's waiting lasts until it is on the disk."""
-        return StoreLoad(READERS + 1, self._readers.qsize(), self._queue.qsize(), self._count, self._wait_seconds)
+        return StoreLoad(READERS + 1, self._free.qsize(), self._queue.qsize(), self._count, self._wait_seconds)
 
     def _note(self, began: float) -> None:
         self._count += 1
@@ -199,25 +180,28 @@ class SqliteConnections:
                 return
 
     async def _commit(self, group: list[QueuedWrite]) -> None:
-        answers: list[tuple[asyncio.Future[Any], Any]] = []
+        group = [write for write in group if not write.answer.done()]
+        for write in group:
+            write.begun = True
         try:
-            await self._writer.execute("BEGIN IMMEDIATE")
-            for write in group:
-                if not write.answer.cancelled():
-                    write.begun = True
-                    answers.append((write.answer, await self._attempt(write.work)))
-            await self._writer.execute("COMMIT")
+            results = await self._writer.run(partial(self._store, group))
         except Exception as error:  # noqa: BLE001 - handed to every caller
-            lost = UnavailableError(f"SQLite did not store: {self._reason(error)}")
-            answers = [(write.answer, lost) for write in group]
+            results = [UnavailableError(f"SQLite did not store: {self._reason(error)}")] * len(group)
             await self._roll_back()
-        for answer, result in answers:
-            if answer.done():
+        for write, result in zip(group, results, strict=True):
+            if write.answer.done():
                 continue
             if isinstance(result, Exception):
-                answer.set_exception(result)
+                write.answer.set_exception(result)
             else:
-                answer.set_result(result)
+                write.answer.set_result(result)
+
+    def _store(self, group: list[QueuedWrite], connection: sqlite3.Connection) -> list[Any]:
+        """The result of each write, or the error that undid it; in the writer's thread."""
+        connection.execute("BEGIN IMMEDIATE")
+        results = [self._attempt(write.work, connection) for write in group]
+        connection.execute("COMMIT")
+        return results
 
     async def _roll_back(self) -> None:
         """Makes the writer usable again, by a new connection if there is no other way."""
@@ -231,50 +215,35 @@ class SqliteConnections:
             with suppress(sqlite3.Error):
                 self._writer = await self._connect()
 
-    async def _attempt(self, work: Work[Any]) -> Any:
+    def _attempt(self, work: Work[Any], connection: sqlite3.Connection) -> Any:
         """The result of the work, or the error that undid it."""
-        await self._writer.execute("SAVEPOINT work")
+        connection.execute("SAVEPOINT work")
         try:
-            with self._in_time(self._writer):
-                result = await work(self._writer)
+            result = self._writer.in_time(work, self._statement_timeout_seconds, connection)
         except sqlite3.OperationalError as error:
-            if not self._writer.in_transaction:  # ended within a change, SQLite has undone the group
+            if not connection.in_transaction:  # ended within a change, SQLite has undone the group
                 raise
-            await self._undo()
+            _undo(connection)
             return UnavailableError(f"SQLite did not store: {self._reason(error)}")
         except (AfterImageError, sqlite3.Error, ValueError) as error:
-            await self._undo()
+            _undo(connection)
             return error
-        await self._writer.execute("RELEASE work")
+        connection.execute("RELEASE work")
         return result
 
-    async def _undo(self) -> None:
-        await self._writer.execute("ROLLBACK TO work")
-        await self._writer.execute("RELEASE work")
-
-    async def _connect(self) -> aiosqlite.Connection:
-        connection = await aiosqlite.connect(self._path, isolation_level=None, timeout=self._acquire_timeout_seconds)
+    async def _connect(self) -> WorkConnection:
+        connection = WorkConnection(self._path, self._acquire_timeout_seconds)
+        await connection
         try:
-            await self._prepare(connection)
+            await connection.prepare()
         except BaseException:
             await connection.close()  # its thread would keep the process alive
             raise
         return connection
 
-    async def _prepare(self, connection: aiosqlite.Connection) -> None:
-        connection.row_factory = sqlite3.Row
-        self._deadlines[connection] = math.inf
-        await connection.set_progress_handler(
-            lambda: time.monotonic() > self._deadlines[connection], STEPS_BETWEEN_LOOKS
-        )
-        for pragma in ("foreign_keys = ON", "synchronous = FULL", "cache_size = -65536", "temp_store = MEMORY"):
-            await connection.execute(f"PRAGMA {pragma}")
-        await connection.create_function("code_hash", 1, code_hash, deterministic=True)
-
     async def _disconnect(self) -> None:
-        while not self._readers.empty():
-            await self._readers.get_nowait().close()
-        await self._writer.close()
+        for connection in [*self._readers, self._writer]:
+            await connection.close()
 
     async def _refuse_foreign_file(self) -> None:
         async with self._writer.execute(TABLES) as cursor:
@@ -300,6 +269,11 @@ class SqliteConnections:
             if self._writer.in_transaction:
                 await self._writer.execute("ROLLBACK")
             raise
+
+
+def _undo(connection: sqlite3.Connection) -> None:
+    connection.execute("ROLLBACK TO work")
+    connection.execute("RELEASE work")
 
 
 def refuse_foreign(path: Path, tables: Set[str]) -> None:

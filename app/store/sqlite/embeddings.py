@@ -1,11 +1,11 @@
 """Vectors in SQLite, and the queue of those still to be made."""
 
+import sqlite3
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict
 from datetime import datetime
 from typing import Any
 
-import aiosqlite
 import numpy as np
 from numpy.typing import NDArray
 
@@ -27,24 +27,25 @@ class SqliteEmbeddings:
     async def queue_missing(self, model: str, now: datetime) -> int:
         """See EmbeddingStore."""
 
-        async def work(connection: aiosqlite.Connection) -> int:
+        def work(connection: sqlite3.Connection) -> int:
             rows = self._queries.queue_missing(connection, model=model, now=time_text(now), limit=QUEUED_AT_ONCE)
-            return len([row async for row in rows])
+            return len(list(rows))
 
         return await self._connections.write(work)
 
     async def queue_failed(self, model: str, now: datetime) -> int:
         """See EmbeddingStore."""
 
-        async def work(connection: aiosqlite.Connection) -> int:
+        def work(connection: sqlite3.Connection) -> int:
             rows = self._queries.queue_failed(connection, model=model, now=time_text(now))
-            return len([row async for row in rows])
+            return len(list(rows))
 
         return await self._connections.write(work)
 
     async def failures(self, model: str, limit: int) -> list[EmbeddingFailure]:
         """See EmbeddingStore."""
-        async with self._connections.read() as connection:
+
+        def work(connection: sqlite3.Connection) -> list[EmbeddingFailure]:
             rows = self._queries.embedding_failures(connection, model=model, limit=limit)
             return [
                 EmbeddingFailure(
@@ -54,31 +55,37 @@ class SqliteEmbeddings:
                     memories=row["memories"],
                     example=row["example"],
                 )
-                async for row in rows
+                for row in rows
             ]
+
+        return await self._connections.read(work)
 
     async def backlog(self, model: str, projects: Sequence[str] | None = None) -> Backlog:
         """See EmbeddingStore."""
-        async with self._connections.read() as connection:
-            row = await self._queries.embedding_backlog(connection, model=model, projects=projects_json(projects))
+        row = await self._connections.read(
+            lambda connection: self._queries.embedding_backlog(
+                connection, model=model, projects=projects_json(projects)
+            )
+        )
         return Backlog(**row)
 
     async def missing(self, model: str, projects: Sequence[str] | None = None) -> int:
         """See EmbeddingStore."""
-        async with self._connections.read() as connection:
-            count: int = await self._queries.missing_vectors(connection, model=model, projects=projects_json(projects))
-        return count
+        row = await self._connections.read(
+            lambda connection: self._queries.missing_vectors(connection, model=model, projects=projects_json(projects))
+        )
+        return int(row["missing"])
 
     async def claim(
         self, model: str, limit: int, now: datetime, until: datetime, *, whole: bool = True
     ) -> list[ClaimedMemory]:
         """See EmbeddingStore."""
 
-        async def work(connection: aiosqlite.Connection) -> list[ClaimedMemory]:
+        def work(connection: sqlite3.Connection) -> list[ClaimedMemory]:
             rows = self._queries.claim_embeddings(connection, model=model, limit=limit, now=time_text(now), whole=whole)
-            claimed = [ClaimedMemory(memory_from(row), row["attempts"]) async for row in rows]
+            claimed = [ClaimedMemory(memory_from(row), row["attempts"]) for row in rows]
             keys = [claim.memory.key for claim in claimed]
-            await self._queries.hold_embeddings(connection, _places(keys, model, until=time_text(until)))
+            self._queries.hold_embeddings(connection, _places(keys, model, until=time_text(until)))
             return claimed
 
         return await self._connections.write(work)
@@ -94,14 +101,14 @@ class SqliteEmbeddings:
     async def save(self, model: str, vectors: Mapping[MemoryKey, Vector]) -> None:
         """See EmbeddingStore."""
 
-        async def work(connection: aiosqlite.Connection) -> None:
+        def work(connection: sqlite3.Connection) -> None:
             rows = [
                 {**place, "vector": vector_bytes(vector)}
                 for place, vector in zip(_places(vectors, model), vectors.values(), strict=True)
             ]
-            await self._queries.save_vectors(connection, rows)
-            await self._queries.dequeue_embeddings(connection, _places(vectors, model))
-            await self._queries.queue_pieces(connection, _places(vectors, model, max_whole=MAX_WHOLE_CHARACTERS))
+            self._queries.save_vectors(connection, rows)
+            self._queries.dequeue_embeddings(connection, _places(vectors, model))
+            self._queries.queue_pieces(connection, _places(vectors, model, max_whole=MAX_WHOLE_CHARACTERS))
 
         await self._connections.write(work)
 
@@ -113,9 +120,9 @@ class SqliteEmbeddings:
             for number, one in enumerate(pieces, 1)
         ]
 
-        async def work(connection: aiosqlite.Connection) -> None:
-            await self._queries.save_pieces(connection, rows)
-            await self._queries.dequeue_embeddings(connection, [place])
+        def work(connection: sqlite3.Connection) -> None:
+            self._queries.save_pieces(connection, rows)
+            self._queries.dequeue_embeddings(connection, [place])
 
         await self._connections.write(work)
 
@@ -126,9 +133,12 @@ class SqliteEmbeddings:
 
     async def vectors(self, model: str, keys: Sequence[MemoryKey]) -> dict[MemoryKey, NDArray[np.float16]]:
         """See EmbeddingStore."""
-        async with self._connections.read() as connection:
+
+        def work(connection: sqlite3.Connection) -> dict[MemoryKey, NDArray[np.float16]]:
             rows = self._queries.get_vectors(connection, model=model, keys=keys_json(keys))
-            return {key_from(row): vector_from(row["embedding"]) async for row in rows}
+            return {key_from(row): vector_from(row["embedding"]) for row in rows}
+
+        return await self._connections.read(work)
 
     async def ensure_index(self, model: str, *, build: bool = True) -> bool:
         """See EmbeddingStore; every search compares all vectors, so they are brought into memory."""

@@ -1,11 +1,10 @@
 """Answers to writes that may be repeated, in SQLite."""
 
+import sqlite3
 from collections.abc import Sequence
 from datetime import datetime
 from typing import Any
 from uuid import UUID
-
-import aiosqlite
 
 from app.errors import OutstandingError
 from app.models import NewMemory
@@ -25,8 +24,9 @@ class SqliteIdempotency:
 
     async def find(self, owner: str, key: str) -> tuple[Answer, bytes] | None:
         """See IdempotencyStore."""
-        async with self._connections.read() as connection:
-            row = await self._queries.find_answer(connection, owner=owner, key=key)
+        row = await self._connections.read(
+            lambda connection: self._queries.find_answer(connection, owner=owner, key=key)
+        )
         if row is None:
             return None
         memory_id = UUID(row["memory_id"]) if row["memory_id"] else None
@@ -42,12 +42,12 @@ class SqliteIdempotency:
     ) -> Answer:
         """See IdempotencyStore."""
 
-        async def work(connection: aiosqlite.Connection) -> Answer:
-            stored = await self._memories.add_on(connection, new, embed_after)
+        def work(connection: sqlite3.Connection) -> Answer:
+            stored = self._memories.add_on(connection, new, embed_after)
             others = [row.memory.key for row in new if row.memory.key not in stored]
-            there = await self._memories.get_on(connection, others) if others else {}
+            there = self._memories.get_on(connection, others) if others else {}
             answer, keep = outcome(stored, there)
-            if keep and not await self._queries.keep_answer(
+            if keep and not self._queries.keep_answer(
                 connection,
                 owner=request.owner,
                 key=request.key,
@@ -65,8 +65,8 @@ class SqliteIdempotency:
     async def sweep(self, before: datetime, limit: int) -> int:
         """See IdempotencyStore."""
 
-        async def work(connection: aiosqlite.Connection) -> int:
+        def work(connection: sqlite3.Connection) -> int:
             rows = self._queries.sweep_answers(connection, before=time_text(before), limit=limit)
-            return len([row async for row in rows])
+            return len(list(rows))
 
         return await self._connections.write(work)

@@ -7,8 +7,6 @@ from datetime import UTC, datetime
 from typing import Any
 from uuid import UUID
 
-import aiosqlite
-
 from app.errors import LeaseLostError, NotFoundError
 from app.models import Counts, Finding, FindingKind, Import, ImportStage, ImportState, NewImport, Validation
 from app.store.classify import Outcome, classify, unique
@@ -41,10 +39,10 @@ class SqliteImports:
             "until": time_text(until),
         }
 
-        async def work(connection: aiosqlite.Connection) -> Any:
+        def work(connection: sqlite3.Connection) -> Any:
             if until:
-                await self._queries.requeue_imports(connection, now=time_text(now))
-            return await self._queries.create_import(connection, **values)
+                self._queries.requeue_imports(connection, now=time_text(now))
+            return self._queries.create_import(connection, **values)
 
         try:
             row = await self._connections.write(work)
@@ -54,32 +52,38 @@ class SqliteImports:
 
     async def running(self, project: str, source_key: str, spool: UUID) -> Import | None:
         """See ImportStore."""
-        async with self._connections.read() as connection:
-            row = await self._queries.running_import(
+        row = await self._connections.read(
+            lambda connection: self._queries.running_import(
                 connection, project=project, source_key=source_key, spool=str(spool)
             )
+        )
         return _import_from(row, datetime.now(UTC)) if row else None
 
     async def get(self, import_id: UUID, projects: Sequence[str] | None) -> Import | None:
         """See ImportStore."""
-        async with self._connections.read() as connection:
-            row = await self._queries.get_import(connection, id=str(import_id), projects=projects_json(projects))
+        row = await self._connections.read(
+            lambda connection: self._queries.get_import(connection, id=str(import_id), projects=projects_json(projects))
+        )
         return _import_from(row, datetime.now(UTC)) if row else None
 
     async def page(self, projects: Sequence[str] | None, limit: int, before: UUID | None) -> list[Import]:
         """See ImportStore."""
-        async with self._connections.read() as connection:
+
+        def work(connection: sqlite3.Connection) -> list[Import]:
             rows = self._queries.list_imports(
                 connection, projects=projects_json(projects), limit=limit, before=str(before) if before else None
             )
-            return [_import_from(row, datetime.now(UTC)) async for row in rows]
+            return [_import_from(row, datetime.now(UTC)) for row in rows]
+
+        return await self._connections.read(work)
 
     async def count(self, state: ImportState, spool: UUID | None = None) -> int:
         """See ImportStore."""
-        async with self._connections.read() as connection:
-            row = await self._queries.count_imports(
+        row = await self._connections.read(
+            lambda connection: self._queries.count_imports(
                 connection, state=state, spool=str(spool) if spool else None, projects=None
             )
+        )
         return int(row["found"])
 
     async def claim(self, spool: UUID, now: datetime, until: datetime, only: UUID | None) -> ClaimedImport | None:
@@ -91,9 +95,9 @@ class SqliteImports:
             "only": str(only) if only else None,
         }
 
-        async def work(connection: aiosqlite.Connection) -> Any:
-            await self._queries.requeue_imports(connection, now=time_text(now))
-            return await self._queries.claim_import(connection, **values)
+        def work(connection: sqlite3.Connection) -> Any:
+            self._queries.requeue_imports(connection, now=time_text(now))
+            return self._queries.claim_import(connection, **values)
 
         row = await self._connections.write(work)
         return _claimed(row, now) if row else None
@@ -124,11 +128,11 @@ class SqliteImports:
     async def save_batch(self, lease: Lease, batch: ImportBatch, now: datetime, *, dry_run: bool) -> Counts:
         """See ImportStore."""
 
-        async def work(connection: aiosqlite.Connection) -> Any:
-            _held(await self._queries.lock_import(connection, **_fence(lease)), lease)
-            outcome = await self._store(connection, batch, now, dry_run=dry_run)
-            await self._note(connection, lease, outcome.findings)
-            return await self._queries.count_batch(
+        def work(connection: sqlite3.Connection) -> Any:
+            _held(self._queries.lock_import(connection, **_fence(lease)), lease)
+            outcome = self._store(connection, batch, now, dry_run=dry_run)
+            self._note(connection, lease, outcome.findings)
+            return self._queries.count_batch(
                 connection,
                 project=lease.project,
                 id=str(lease.import_id),
@@ -150,12 +154,12 @@ class SqliteImports:
     ) -> None:
         """See ImportStore."""
 
-        async def work(connection: aiosqlite.Connection) -> None:
-            row = await self._queries.count_validation(
+        def work(connection: sqlite3.Connection) -> None:
+            row = self._queries.count_validation(
                 connection, size=size, last_rowid=last_rowid, **asdict(found), **_fence(lease)
             )
             _held(row, lease)
-            await self._note(connection, lease, findings)
+            self._note(connection, lease, findings)
 
         await self._connections.write(work)
 
@@ -179,45 +183,45 @@ class SqliteImports:
         self, import_id: UUID, project: str, kind: FindingKind, limit: int, after_rowid: int | None
     ) -> list[Finding]:
         """See ImportStore."""
-        async with self._connections.read() as connection:
+
+        def work(connection: sqlite3.Connection) -> list[Finding]:
             rows = self._queries.list_findings(
                 connection, import_id=str(import_id), project=project, kind=kind, limit=limit, after_rowid=after_rowid
             )
             return [
-                Finding(FindingKind(row["kind"]), row["source_rowid"], row["source_id"], row["reason"])
-                async for row in rows
+                Finding(FindingKind(row["kind"]), row["source_rowid"], row["source_id"], row["reason"]) for row in rows
             ]
+
+        return await self._connections.read(work)
 
     async def delete_memories(self, import_id: UUID, projects: Sequence[str] | None, limit: int) -> int:
         """See ImportStore."""
 
-        async def work(connection: aiosqlite.Connection) -> int:
+        def work(connection: sqlite3.Connection) -> int:
             rows = self._queries.delete_imported(
                 connection, import_id=str(import_id), projects=projects_json(projects), limit=limit
             )
-            deleted = [{"seq": row["seq"]} async for row in rows]
-            await self._queries.delete_words(connection, deleted)
+            deleted = [{"seq": row["seq"]} for row in rows]
+            self._queries.delete_words(connection, deleted)
             return len(deleted)
 
         return await self._connections.write(work)
 
-    async def _store(
-        self, connection: aiosqlite.Connection, batch: ImportBatch, now: datetime, *, dry_run: bool
-    ) -> Outcome:
+    def _store(self, connection: sqlite3.Connection, batch: ImportBatch, now: datetime, *, dry_run: bool) -> Outcome:
         """Stores the rows of a batch; a dry run only looks which of them are there."""
         rows = unique(batch.rows)
         if dry_run:
-            present = {**batch.earlier, **await self._memories.get_on(connection, rows)}
+            present = {**batch.earlier, **self._memories.get_on(connection, rows)}
             return classify(batch, rows.keys() - present.keys(), present)
-        stored = await self._memories.add_on(connection, list(rows.values()), embed_after=now)
+        stored = self._memories.add_on(connection, list(rows.values()), embed_after=now)
         others = [key for key in rows if key not in stored]
-        present = await self._memories.get_on(connection, others) if others else {}
+        present = self._memories.get_on(connection, others) if others else {}
         return classify(batch, stored, present)
 
-    async def _note(self, connection: aiosqlite.Connection, lease: Lease, findings: Sequence[Finding]) -> None:
+    def _note(self, connection: sqlite3.Connection, lease: Lease, findings: Sequence[Finding]) -> None:
         if findings:
             place = {"project": lease.project, "import_id": str(lease.import_id)}
-            await self._queries.add_findings(connection, [{**place, **asdict(finding)} for finding in findings])
+            self._queries.add_findings(connection, [{**place, **asdict(finding)} for finding in findings])
 
 
 def _import_from(row: Any, now: datetime) -> Import:

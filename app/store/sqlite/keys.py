@@ -1,6 +1,7 @@
 """Keys and the record of what administrators did, in SQLite."""
 
 import json
+import sqlite3
 from datetime import datetime
 from typing import Any
 from uuid import UUID
@@ -32,14 +33,14 @@ class SqliteKeys:
 
     async def get(self, key_id: UUID) -> tuple[Key, bytes] | None:
         """See KeyStore."""
-        async with self._connections.read() as connection:
-            row = await self._queries.get_key(connection, id=str(key_id))
+        row = await self._connections.read(lambda connection: self._queries.get_key(connection, id=str(key_id)))
         return (_key_from(row), row["digest"]) if row else None
 
     async def all(self) -> list[Key]:
         """See KeyStore."""
-        async with self._connections.read() as connection:
-            return [_key_from(row) async for row in self._queries.list_keys(connection)]
+        return await self._connections.read(
+            lambda connection: [_key_from(row) for row in self._queries.list_keys(connection)]
+        )
 
     async def revoke(self, key_id: UUID, now: datetime) -> Key | None:
         """See KeyStore."""
@@ -49,8 +50,7 @@ class SqliteKeys:
 
     async def any(self) -> bool:
         """See KeyStore."""
-        async with self._connections.read() as connection:
-            row = await self._queries.any_key(connection)
+        row = await self._connections.read(self._queries.any_key)
         return bool(row["found"])
 
     async def add_audit(self, entry: AuditEntry) -> None:
@@ -74,9 +74,12 @@ class SqliteKeys:
 
     async def audit(self, limit: int, before: UUID | None) -> list[AuditEntry]:
         """See KeyStore."""
-        async with self._connections.read() as connection:
+
+        def work(connection: sqlite3.Connection) -> list[AuditEntry]:
             rows = self._queries.list_audit(connection, limit=limit, before=str(before) if before else None)
-            return [_entry_from(row) async for row in rows]
+            return [_entry_from(row) for row in rows]
+
+        return await self._connections.read(work)
 
 
 def _key_from(row: Any) -> Key:

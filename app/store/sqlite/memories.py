@@ -1,12 +1,11 @@
 """Memories in SQLite."""
 
 import json
+import sqlite3
 from collections.abc import Iterable, Mapping, Sequence
 from datetime import datetime
 from typing import Any
 from uuid import UUID
-
-import aiosqlite
 
 from app.models import (
     MAX_WHOLE_CHARACTERS,
@@ -68,27 +67,25 @@ class SqliteMemories:
     async def _add_together(self, new: Sequence[NewMemory], embed_after: datetime) -> set[MemoryKey]:
         return await self._connections.write(lambda connection: self.add_on(connection, new, embed_after))
 
-    async def add_on(
-        self, connection: aiosqlite.Connection, new: Sequence[NewMemory], embed_after: datetime
-    ) -> set[MemoryKey]:
+    def add_on(self, connection: sqlite3.Connection, new: Sequence[NewMemory], embed_after: datetime) -> set[MemoryKey]:
         """As `add`, within a transaction of the caller's."""
         queries = self._queries
         wanted = {row.memory.key: row for row in new}
-        present = {key_from(row) async for row in queries.present_keys(connection, keys=keys_json(wanted))}
+        present = {key_from(row) for row in queries.present_keys(connection, keys=keys_json(wanted))}
         rows = [row for key, row in wanted.items() if key not in present]
         if not rows:
             return set()
-        await queries.add_memories(connection, [_memory_values(row.memory) for row in rows])
-        await queries.add_words(connection, [_word_values(row) for row in rows])
-        used = ModelsInUse(**await queries.get_models(connection))
+        queries.add_memories(connection, [_memory_values(row.memory) for row in rows])
+        queries.add_words(connection, [_word_values(row) for row in rows])
+        used = ModelsInUse(**queries.get_models(connection))
         embedded = [
             {"vector": vector_bytes(row.vector), **_place(row, row.model or used.target)}
             for row in rows
             if row.vector is not None and (row.model or used.target) in used.names
         ]
         if embedded:
-            await queries.save_vectors(connection, embedded)
-            await queries.queue_pieces(connection, [{"max_whole": MAX_WHOLE_CHARACTERS, **row} for row in embedded])
+            queries.save_vectors(connection, embedded)
+            queries.queue_pieces(connection, [{"max_whole": MAX_WHOLE_CHARACTERS, **row} for row in embedded])
         pending = [
             {"due_at": time_text(embed_after), **_place(row, model)}
             for row in rows
@@ -96,29 +93,32 @@ class SqliteMemories:
             if row.vector is None or model != (row.model or used.target)
         ]
         if pending:
-            await queries.queue_embeddings(connection, pending)
+            queries.queue_embeddings(connection, pending)
         return {row.memory.key for row in rows}
 
     async def get(self, keys: Sequence[MemoryKey]) -> dict[MemoryKey, Memory]:
         """See MemoryStore."""
-        async with self._connections.read() as connection:
-            return await self.get_on(connection, keys)
+        return await self._connections.read(lambda connection: self.get_on(connection, keys))
 
-    async def get_on(self, connection: aiosqlite.Connection, keys: Iterable[MemoryKey]) -> dict[MemoryKey, Memory]:
+    def get_on(self, connection: sqlite3.Connection, keys: Iterable[MemoryKey]) -> dict[MemoryKey, Memory]:
         """As `get`, within a transaction of the caller's."""
         rows = self._queries.get_memories(connection, keys=keys_json(keys))
-        return {memory.key: memory async for memory in (memory_from(row) async for row in rows)}
+        return {memory.key: memory for memory in map(memory_from, rows)}
 
     async def find(self, memory_id: UUID, projects: Sequence[str] | None) -> list[Memory]:
         """See MemoryStore."""
-        async with self._connections.read() as connection:
+
+        def work(connection: sqlite3.Connection) -> list[Memory]:
             rows = self._queries.find_memories(connection, id=str(memory_id), projects=projects_json(projects))
-            return [memory_from(row) async for row in rows]
+            return [memory_from(row) for row in rows]
+
+        return await self._connections.read(work)
 
     async def page(self, scope: Scope, limit: int, after: Position | None, *, may_lag: bool = False) -> list[Memory]:
         """See MemoryStore; nothing lags here."""
         del may_lag
-        async with self._connections.read() as connection:
+
+        def work(connection: sqlite3.Connection) -> list[Memory]:
             rows = self._queries.list_memories(
                 connection,
                 **scope_values(scope),
@@ -127,24 +127,26 @@ class SqliteMemories:
                 after_id=str(after.id) if after else None,
                 limit=limit,
             )
-            return [memory_from(row) async for row in rows]
+            return [memory_from(row) for row in rows]
+
+        return await self._connections.read(work)
 
     async def delete(self, key: MemoryKey) -> bool:
         """See MemoryStore."""
 
-        async def work(connection: aiosqlite.Connection) -> bool:
+        def work(connection: sqlite3.Connection) -> bool:
             # Before the commit: behind it the same id may come again, with another vector.
             self.forget([key])
             rows = self._queries.delete_memory(connection, project=key.project, id=str(key.id))
-            deleted = [{"seq": row["seq"]} async for row in rows]
-            await self._queries.delete_words(connection, deleted)
+            deleted = [{"seq": row["seq"]} for row in rows]
+            self._queries.delete_words(connection, deleted)
             return bool(deleted)
 
         return await self._connections.write(work)
 
     def forget(self, keys: Iterable[MemoryKey]) -> None:
         """Takes deleted memories out of the vectors in memory."""
-        for index in self._indexes.values():
+        for index in list(self._indexes.values()):  # a search may add one meanwhile
             for key in keys:
                 index.remove(key)
 
@@ -154,13 +156,14 @@ class SqliteMemories:
 
     async def load_vectors(self, model: str) -> None:
         """Brings the vectors of a model into memory before the first search does."""
-        async with self._connections.read() as connection:
-            await self._catch_up(connection, self._indexes.setdefault(model, VectorIndex()), model)
+        index = self._indexes.setdefault(model, VectorIndex())
+        await self._connections.read(lambda connection: self._catch_up(connection, index, model))
 
     async def search_words(self, scope: Scope, query: QueryWords, limit: int) -> list[Match]:
         """See MemoryStore."""
-        async with self._connections.read() as connection:
-            return await search_words(connection, self._queries, scope, query, limit)
+        return await self._connections.read(
+            lambda connection: search_words(connection, self._queries, scope, query, limit)
+        )
 
     async def refresh_frequencies(self) -> int:
         """See MemoryStore: FTS5 counts with each write."""
@@ -175,7 +178,8 @@ class SqliteMemories:
     ) -> list[Distinct]:
         """See MemoryStore."""
         scored = json.dumps([[key.project, str(key.id), score] for key, score in scores.items()])
-        async with self._connections.read() as connection:
+
+        def work(connection: sqlite3.Connection) -> list[Distinct]:
             rows = self._queries.distinct_memories(
                 connection,
                 **scope_values(scope),
@@ -188,36 +192,42 @@ class SqliteMemories:
                 Distinct(
                     memory_from(row), row["code_hash"], row["copies"], datetime.fromisoformat(row["last_timestamp"])
                 )
-                async for row in rows
+                for row in rows
             ]
+
+        return await self._connections.read(work)
 
     async def search_vectors(
         self, scope: Scope, vector: Vector, model: str, limit: int, words: QueryWords = NO_WORDS
     ) -> list[Match]:
         """See MemoryStore."""
         index = self._indexes.setdefault(model, VectorIndex())
-        async with self._connections.read() as connection:
-            await self._catch_up(connection, index, model)
+
+        def work(connection: sqlite3.Connection) -> list[Match]:
+            self._catch_up(connection, index, model)
             among = None
             if scope != Scope(projects=scope.projects) or words.required or words.excluded:
                 rows = self._queries.search_vectors_filtered(
                     connection, **scope_values(scope), required=required(words), excluded=excluded(words)
                 )
-                among = [key_from(row) async for row in rows]
+                among = [key_from(row) for row in rows]
             while True:
-                matches = await index.search(vector, limit, scope.projects, among)
+                matches = index.search(vector, limit, scope.projects, among)
                 keys = [match.key for match in matches]
-                present = {key_from(row) async for row in self._queries.present_keys(connection, keys=keys_json(keys))}
+                present = {key_from(row) for row in self._queries.present_keys(connection, keys=keys_json(keys))}
                 gone = set(keys) - present
                 if not gone:
                     return matches
                 for key in gone:  # another process has deleted them
                     index.remove(key)
 
+        return await self._connections.read(work)
+
     async def stats(self, projects: Sequence[str] | None, model: str) -> Stats:
         """See MemoryStore."""
-        async with self._connections.read() as connection:
-            row = await self._queries.stats(connection, projects=projects_json(projects), model=model)
+        row = await self._connections.read(
+            lambda connection: self._queries.stats(connection, projects=projects_json(projects), model=model)
+        )
         return Stats(
             backend_type="sqlite",
             total_entries=row["total"],
@@ -237,10 +247,10 @@ class SqliteMemories:
             ),
         )
 
-    async def _catch_up(self, connection: aiosqlite.Connection, index: VectorIndex, model: str) -> None:
+    def _catch_up(self, connection: sqlite3.Connection, index: VectorIndex, model: str) -> None:
         """Brings vectors into memory that were stored since the last search, by this process or another."""
-        async with index.catching_up:
-            async for row in self._queries.search_vectors(connection, model=model, after=index.newest):
+        with index.catching_up:
+            for row in self._queries.search_vectors(connection, model=model, after=index.newest):
                 piece = None if row["first_line"] is None else Piece(row["first_line"], row["last_line"])
                 index.put(row["seq"], key_from(row), piece, vector_from(row["embedding"]))
 

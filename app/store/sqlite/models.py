@@ -1,9 +1,8 @@
 """The embedding models in use, in SQLite."""
 
+import sqlite3
 from datetime import datetime
 from typing import Any
-
-import aiosqlite
 
 from app.models import MemoryKey
 from app.store.embedding_protocol import ModelsInUse
@@ -27,23 +26,23 @@ class SqliteModels:
 
     async def get(self) -> ModelsInUse:
         """See ModelStore."""
-        async with self._connections.read() as connection:
-            return ModelsInUse(**await self._queries.get_models(connection))
+        return await self._connections.read(lambda connection: ModelsInUse(**self._queries.get_models(connection)))
 
     async def aim(self, model: str, now: datetime, sweep_at: datetime) -> ModelsInUse:
         """See ModelStore."""
 
-        async def work(connection: aiosqlite.Connection) -> ModelsInUse:
+        def work(connection: sqlite3.Connection) -> ModelsInUse:
             values = {"model": model, "now": time_text(now), "sweep_at": time_text(sweep_at)}
-            await self._queries.aim_models(connection, **values)
-            return ModelsInUse(**await self._queries.get_models(connection))
+            self._queries.aim_models(connection, **values)
+            return ModelsInUse(**self._queries.get_models(connection))
 
         return await self._connections.write(work)
 
     async def is_complete(self, model: str, before: datetime) -> bool:
         """See ModelStore."""
-        async with self._connections.read() as connection:
-            row = await self._queries.unfinished_model(connection, model=model, before=time_text(before))
+        row = await self._connections.read(
+            lambda connection: self._queries.unfinished_model(connection, model=model, before=time_text(before))
+        )
         return row is None
 
     async def switch(self, model: str, before: datetime, sweep_at: datetime) -> bool:
@@ -72,13 +71,13 @@ class SqliteModels:
         """See ModelStore."""
         begin = {"after_project": after.project if after else "", "after_id": str(after.id) if after else ""}
 
-        async def work(connection: aiosqlite.Connection) -> MemoryKey | None:
-            row = await self._queries.sweep_models(connection, limit=limit, **begin)
+        def work(connection: sqlite3.Connection) -> MemoryKey | None:
+            row = self._queries.sweep_models(connection, limit=limit, **begin)
             if row is None:
                 return None
             portion = {"last_project": row["project"], "last_id": row["id"], **begin}
-            await self._queries.sweep_vectors(connection, **portion)
-            await self._queries.sweep_queue(connection, **portion)
+            self._queries.sweep_vectors(connection, **portion)
+            self._queries.sweep_queue(connection, **portion)
             return key_from(row)
 
         return await self._connections.write(work)

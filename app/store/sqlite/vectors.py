@@ -1,7 +1,8 @@
 """Vectors in memory, a matrix for each project: an exact search is one product."""
 
-import asyncio
+import threading
 from collections.abc import Sequence
+from typing import TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
@@ -12,6 +13,10 @@ INITIAL_ROWS = 256
 
 ROWS_OF_A_MATCH = 4
 """Vectors looked at for each memory wanted, at first: several of them may be pieces of one memory."""
+
+
+Labels: TypeAlias = Sequence[tuple[MemoryKey, Piece | None]]
+"""What vectors stand for."""
 
 
 class Matrix:
@@ -59,49 +64,61 @@ class Matrix:
 
 
 class VectorIndex:
-    """All vectors of one model; `newest` is the last row of the table that is in.
+    """All vectors of one model, for any number of threads; `newest` is the last row of the table that is in.
 
-    Rows are brought in by one task at a time, which holds `catching_up`.
+    Rows are brought in by one thread at a time, which holds `catching_up`.
     """
 
     def __init__(self) -> None:
         self.newest = 0
-        self.catching_up = asyncio.Lock()
+        self.catching_up = threading.Lock()
         self._matrices: dict[str, Matrix] = {}
+        self._lock = threading.Lock()
 
     def put(self, seq: int, key: MemoryKey, piece: Piece | None, vector: NDArray[np.floating]) -> None:
         """Adds the vector of row `seq`."""
-        matrix = self._matrices.get(key.project)
-        if matrix is None:
-            matrix = self._matrices[key.project] = Matrix(len(vector))
-        matrix.put(key, piece, vector)
-        self.newest = max(self.newest, seq)
+        with self._lock:
+            matrix = self._matrices.get(key.project)
+            if matrix is None:
+                matrix = self._matrices[key.project] = Matrix(len(vector))
+            matrix.put(key, piece, vector)
+            self.newest = max(self.newest, seq)
 
     def remove(self, key: MemoryKey) -> None:
         """Takes a memory out of all searches."""
-        if key.project in self._matrices:
-            self._matrices[key.project].remove(key)
+        with self._lock:
+            if key.project in self._matrices:
+                self._matrices[key.project].remove(key)
 
-    async def search(
+    def search(
         self, vector: Vector, limit: int, projects: Sequence[str] | None, among: Sequence[MemoryKey] | None
     ) -> list[Match]:
         """The nearest memories of the projects (None: all) by cosine, best first; `among` limits them to some."""
-        asked = dict.fromkeys(self._matrices if projects is None else projects)  # each once
-        names = [name for name in asked if name in self._matrices]
-        matches: list[Match] = []
-        for name in names:
-            matrix = self._matrices[name]
+        with self._lock:
+            parts = self._parts(projects, among)
+        matches = [match for part in parts for match in _best_of_each(*part, vector, limit)]
+        matches.sort(key=lambda match: match.score, reverse=True)
+        return matches[:limit]
+
+    def _parts(
+        self, projects: Sequence[str] | None, among: Sequence[MemoryKey] | None
+    ) -> list[tuple[Labels, NDArray[np.float32], NDArray[np.bool_]]]:
+        """Of each project what its vectors stand for, the vectors, and which of them count."""
+        parts: list[tuple[Labels, NDArray[np.float32], NDArray[np.bool_]]] = []
+        for name in dict.fromkeys(self._matrices if projects is None else projects):  # each once
+            matrix = self._matrices.get(name)
+            if matrix is None:
+                continue
             labels, rows, alive = matrix.labels, matrix.rows[: len(matrix.labels)], matrix.alive[: len(matrix.labels)]
             if among is not None:
                 chosen = [place for key in among if key.project == name for place in matrix.places.get(key, ())]
                 labels, rows, alive = [labels[place] for place in chosen], rows[chosen], alive[chosen]
-            matches += await asyncio.to_thread(_best_of_each, labels, rows, alive, vector, limit)
-        matches.sort(key=lambda match: match.score, reverse=True)
-        return matches[:limit]
+            parts.append((labels, rows, alive))
+        return parts
 
 
 def _best_of_each(
-    labels: Sequence[tuple[MemoryKey, Piece | None]],
+    labels: Labels,
     rows: NDArray[np.float32],
     alive: NDArray[np.bool_],
     vector: Vector,

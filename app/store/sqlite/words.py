@@ -1,11 +1,10 @@
 """Text search in SQLite, whose FTS5 counts words itself and ranks by bm25."""
 
 import json
+import sqlite3
 from collections.abc import Sequence
 from typing import Any
 from uuid import UUID
-
-import aiosqlite
 
 from app.models import Match, MemoryKey, QueryWords, Scope
 from app.store.sqlite.values import scope_values
@@ -18,18 +17,16 @@ HALF_SCORE = 0.9
 """The share of the query's information that a memory of average length has which holds every word once: scores 0.5."""
 
 
-async def search_words(
-    connection: aiosqlite.Connection, queries: Any, scope: Scope, query: QueryWords, limit: int
+def search_words(
+    connection: sqlite3.Connection, queries: Any, scope: Scope, query: QueryWords, limit: int
 ) -> list[Match]:
     """See MemoryStore.search_words."""
     words = json.dumps(distinct_words(query))
-    rows = [row async for row in queries.word_frequencies(connection, words=words)]
+    rows = list(queries.word_frequencies(connection, words=words))
     counts = WordCounts(rows[0]["memories"], 0.0, {row["word"]: row["ndoc"] for row in rows})
     plan = plan_words(query, counts, CANDIDATES, CANDIDATES)
     found = queries.search_words(connection, **scope_values(scope), query=fts_query(query, plan), limit=limit)
-    return [
-        Match(MemoryKey(row["project"], UUID(row["id"])), _score(-row["score"], plan.total_idf)) async for row in found
-    ]
+    return [Match(MemoryKey(row["project"], UUID(row["id"])), _score(-row["score"], plan.total_idf)) for row in found]
 
 
 def fts_query(query: QueryWords, plan: WordPlan) -> str:
