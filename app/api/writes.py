@@ -119,20 +119,13 @@ async def add_memories(given: Given, caller: Writer, request: Request) -> Respon
     With an `Idempotency-Key` the request can be repeated, and gets the first answer again; one of which every edit was
     rejected leaves the key free.
     """
-    batch = await _read_batch(request)
-    drafts: dict[int, Draft] = {}
-    results: dict[int, BatchResult] = {}
-    for index, item in enumerate(batch):
-        try:
-            drafts[index] = _draft(item, given, caller)
-        except (InvalidInputError, ForbiddenError) as error:
-            results[index] = BatchResult(index=index, id=None, status=AddStatus.REJECTED, error=str(error))
+    drafts, results = _drafts(await _read_batch(request), given, caller)
     log_projects(*(draft.project for draft in drafts.values()))
 
     def answer_of(added: Sequence[Added]) -> Answer:
         for index, one in zip(drafts, added, strict=True):
             results[index] = BatchResult.of(index, drafts[index], one)
-        out = BatchOut(results=[results[index] for index in range(len(batch))])
+        out = BatchOut(results=[results[index] for index in sorted(results)])
         return Answer(200, out.model_dump_json().encode())
 
     if repeat := await repeatable(request, caller):
@@ -145,6 +138,23 @@ def _checked(item: Any) -> MemoryIn | str:
         return MemoryIn.model_validate(item)
     except ValidationError as error:
         return sentences(faults(error))
+
+
+def _drafts(
+    batch: Sequence[MemoryIn | str], given: Services, caller: Caller
+) -> tuple[dict[int, Draft], dict[int, BatchResult]]:
+    """The drafts of a batch by their place in it, and the results of what cannot be stored.
+
+    What was read is not kept: the numbers of a vector are ten times as large as the vector.
+    """
+    drafts: dict[int, Draft] = {}
+    rejected: dict[int, BatchResult] = {}
+    for index, item in enumerate(batch):
+        try:
+            drafts[index] = _draft(item, given, caller)
+        except (InvalidInputError, ForbiddenError) as error:
+            rejected[index] = BatchResult(index=index, id=None, status=AddStatus.REJECTED, error=str(error))
+    return drafts, rejected
 
 
 def _draft(item: MemoryIn | str, given: Services, caller: Caller) -> Draft:
