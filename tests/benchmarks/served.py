@@ -24,6 +24,9 @@ from app.store.migrate import pending
 DEADLINE_SECONDS = 60
 POLL_SECONDS = 0.01
 
+NOT_GIVEN = ("AFTERIMAGE_", "PYTHONDONTWRITEBYTECODE")
+"""Variables with which the service would not start as it does for users: set up, or compiled anew each time."""
+
 
 class Service:
     """A running service."""
@@ -94,7 +97,7 @@ def starting(folder: Path, models: Path, **settings: str) -> Iterator[Service]:
 def running(folder: Path, models: Path, module: Callable[[int], list[str]], **settings: str) -> Iterator[Service]:
     """A module that serves on a port, with its arguments."""
     folder.mkdir(parents=True, exist_ok=True)
-    kept = {name: value for name, value in os.environ.items() if not name.startswith("AFTERIMAGE_")}
+    kept = {name: value for name, value in os.environ.items() if not name.startswith(NOT_GIVEN)}
     variables = {f"AFTERIMAGE_{name.upper()}": value for name, value in settings.items()}
     with socket.create_server(("127.0.0.1", 0)) as free:
         port = free.getsockname()[1]
