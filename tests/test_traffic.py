@@ -1,6 +1,7 @@
 """What nobody waits for is embedded when nobody else needs the cores."""
 
 import asyncio
+import time
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -76,6 +77,27 @@ async def test_requests_without_end_slow_the_background_and_do_not_stop_it(store
         with traffic.counted(Kind.WRITES):
             await embedded(store, traffic, embedder)
     assert embedder.seen == [1] * COUNT
+
+
+async def test_who_takes_long_waits_long(store: Store) -> None:
+    limits: list[float] = []
+
+    class Noted(Traffic):
+        async def lull(self, limit_seconds: float) -> None:
+            limits.append(limit_seconds)
+
+    class Slow(Polite):
+        def embed(self, texts: Sequence[str]) -> NDArray[np.float32]:
+            time.sleep(0.03)
+            return super().embed(texts)
+
+    traffic = Noted()
+    async with asyncio.timeout(20):
+        await embedded(store, traffic, Slow(traffic))
+    first, *others = limits
+    assert first == backfill.LULL_LIMIT_SECONDS
+    assert len(others) == COUNT - 1
+    assert all(0.3 < limit <= backfill.MAX_LULL_SECONDS for limit in others)
 
 
 async def test_nothing_waits_for_an_event_stream_or_where_cores_are_left(
