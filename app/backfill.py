@@ -35,20 +35,21 @@ LONG_CLAIM_BATCH = 4
 CLAIM_TIME = timedelta(seconds=60)
 """How long a claimed memory belongs to the process that claimed it."""
 
-LULL_LIMIT_SECONDS = 0.1
+LEAST_WAIT_SECONDS = 0.1
 """How long a call waits for a moment without requests: under load without end so it is some eight texts a second.
 
 On two cores, with four clients that write without a pause, the p95 of writes beside a backfill was 2.4 times the usual
 without waiting, 1.7 with 0.03 s, 1.3 with 0.05 s and 1.1 with 0.1 s. There a call took 8 ms.
 """
 
-LULL_PER_CALL = 10
-"""So many times as long as the last call took the next one waits, if that is longer: on slower cores, and where other
-programs use them, a call is in the way for longer. With calls of 27 ms the p95 was 1.3 to 1.9 times the usual with
-0.1 s, and 1.1 with 0.4 s.
+WAIT_PER_CALL = 10
+"""A call waits for so many times as long as the one before took, if that is longer: on slower cores, and where other
+programs use them, it is in the way for longer. With calls of 27 ms the p95 was 1.3 to 1.9 times the usual with 0.1 s,
+and 1.1 with 0.4 s.
 """
 
-MAX_LULL_SECONDS = 1.0
+MOST_WAIT_SECONDS = 0.5
+"""So the pieces of a memory, of which there are up to 64, are done before its claim ends."""
 
 POLL_SECONDS = 1.0
 
@@ -68,6 +69,7 @@ class Backfill:
         self._worker = worker
         self._traffic = traffic or Traffic()
         self._claim_batch = POLITE_CLAIM_BATCH if worker.gives_way else CLAIM_BATCH
+        self._long_claim_batch = 1 if worker.gives_way else LONG_CLAIM_BATCH
         self._call_seconds = 0.0
         self._fresh: asyncio.Queue[Memory] = asyncio.Queue()
         self._fresh_in_hand: list[Memory] = []
@@ -123,8 +125,8 @@ class Backfill:
             return list(await self._worker.embed(texts, priority))
         vectors: list[Vector] = []
         for at in range(0, len(texts), self._worker.texts_per_call):
-            longest = min(LULL_PER_CALL * self._call_seconds, MAX_LULL_SECONDS)
-            await self._traffic.lull(max(longest, LULL_LIMIT_SECONDS))
+            wait = min(WAIT_PER_CALL * self._call_seconds, MOST_WAIT_SECONDS)
+            await self._traffic.lull(max(wait, LEAST_WAIT_SECONDS))
             began = time.perf_counter()
             vectors.extend(await self._worker.embed(texts[at : at + self._worker.texts_per_call], priority))
             self._call_seconds = time.perf_counter() - began
@@ -154,7 +156,7 @@ class Backfill:
                 await self._worker.wait_ready()
                 if claims := await self._claim(self._claim_batch, whole=True):
                     await self._embed_claims(claims)
-                elif long := await self._claim(LONG_CLAIM_BATCH, whole=False):
+                elif long := await self._claim(self._long_claim_batch, whole=False):
                     for claim in long:
                         await self._embed_pieces(claim)
                 else:

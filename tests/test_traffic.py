@@ -58,7 +58,7 @@ async def embedded(store: Store, traffic: Traffic, embedder: HashingEmbedder) ->
 async def test_old_memories_are_embedded_once_no_request_is_in_flight(
     store: Store, kind: Kind, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(backfill, "LULL_LIMIT_SECONDS", 60)
+    monkeypatch.setattr(backfill, "LEAST_WAIT_SECONDS", 60)
     traffic = Traffic()
     embedder = Polite(traffic)
     with traffic.counted(kind):
@@ -95,15 +95,15 @@ async def test_who_takes_long_waits_long(store: Store) -> None:
     async with asyncio.timeout(20):
         await embedded(store, traffic, Slow(traffic))
     first, *others = limits
-    assert first == backfill.LULL_LIMIT_SECONDS
+    assert first == backfill.LEAST_WAIT_SECONDS
     assert len(others) == COUNT - 1
-    assert all(0.3 < limit <= backfill.MAX_LULL_SECONDS for limit in others)
+    assert all(0.3 < limit <= backfill.MOST_WAIT_SECONDS for limit in others)
 
 
 async def test_nothing_waits_for_an_event_stream_or_where_cores_are_left(
     store: Store, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(backfill, "LULL_LIMIT_SECONDS", 60)
+    monkeypatch.setattr(backfill, "LEAST_WAIT_SECONDS", 60)
     traffic = Traffic()
     async with asyncio.timeout(20):
         with traffic.counted(Kind.EVENT_STREAMS):

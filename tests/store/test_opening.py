@@ -224,7 +224,7 @@ def test_both_dialects_have_the_same_queries_in_the_same_order() -> None:
 @pytest.mark.parametrize("dialect", ["postgresql", "sqlite"])
 def test_every_query_says_its_purpose(dialect: str) -> None:
     module = {"postgresql": postgresql, "sqlite": sqlite}[dialect]
-    driver = {"postgresql": "asyncpg", "sqlite": "aiosqlite"}[dialect]
+    driver = {"postgresql": "asyncpg", "sqlite": "sqlite3"}[dialect]
     queries = aiosql.from_path(module.QUERIES, driver, mandatory_parameters=False)
     for name in queries.available_queries:
         if not name.endswith("_cursor"):

@@ -4,17 +4,20 @@ import asyncio
 import sqlite3
 import threading
 from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager
+from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager, closing
 from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
 
 from app.errors import UnavailableError
+from app.models import Scope
 from app.store.postgresql.connections import Connections
+from app.store.sqlite import SqliteStore
 from app.store.sqlite.connections import READERS, SqliteConnections
 from app.store.sqlite.work_connection import Work
-from tests.conftest import emptied
+from tests.conftest import MODEL, emptied
+from tests.memories import NOON, new
 
 PATIENCE = 0.2
 ENDLESS = "WITH RECURSIVE n (i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n) SELECT sum(i) FROM n"
@@ -33,7 +36,7 @@ class Lender:
 def busy(begun: threading.Event, end: threading.Event) -> Work[None]:
     def work(connection: sqlite3.Connection) -> None:
         begun.set()
-        end.wait()
+        assert end.wait(10)
 
     return work
 
@@ -56,10 +59,12 @@ async def lender(
         async def hold() -> AsyncIterator[None]:
             begun, end = threading.Event(), threading.Event()
             reading = asyncio.create_task(sqlite.read(busy(begun, end)))
-            await asyncio.to_thread(begun.wait)
-            yield
-            end.set()
-            await reading
+            await asyncio.to_thread(begun.wait, 10)
+            try:
+                yield
+            finally:
+                end.set()
+                await reading
 
         async def read(statement: str) -> object:
             return await sqlite.read(lambda connection: connection.execute(statement).fetchall())
@@ -115,11 +120,12 @@ async def test_who_reads_no_longer_does_not_give_up_its_connection_before_the_st
         begun.clear()
         end.clear()
         reading = asyncio.create_task(sqlite.read(busy(begun, end)))
-        await asyncio.to_thread(begun.wait)
+        await asyncio.to_thread(begun.wait, 10)
         reading.cancel()
         await asyncio.wait([reading])
-        assert sqlite.load().idle == READERS - 1
+        idle = sqlite.load().idle
         end.set()
+        assert idle == READERS - 1
         async with asyncio.timeout(10):
             while sqlite.load().idle < READERS:
                 await asyncio.sleep(0.01)
@@ -131,11 +137,11 @@ async def test_a_write_whose_turn_does_not_come_is_never_stored(sqlite: SqliteCo
 
     def slow(connection: sqlite3.Connection) -> None:
         begun.set()
-        end.wait()
+        assert end.wait(10)
         insert(connection)
 
     first = asyncio.create_task(sqlite.write(slow))
-    await asyncio.to_thread(begun.wait)
+    await asyncio.to_thread(begun.wait, 10)
     with pytest.raises(UnavailableError, match=r"the writer did not become free within 0\.2 s"):
         await sqlite.write(insert)
     assert not first.done()  # what has begun is waited for: it may be stored
@@ -144,6 +150,41 @@ async def test_a_write_whose_turn_does_not_come_is_never_stored(sqlite: SqliteCo
     assert await sqlite.read(count) == 1
     await sqlite.write(insert)
     assert await sqlite.read(count) == 2
+
+
+async def test_a_write_that_nobody_waits_for_is_not_stored_with_others(
+    sqlite: SqliteConnections, tmp_path: Path
+) -> None:
+    await sqlite.write(make)
+    with closing(sqlite3.connect(tmp_path / "store.db", isolation_level=None)) as other:
+        other.execute("BEGIN IMMEDIATE")
+        first, late = [asyncio.create_task(sqlite.write(insert)) for _ in range(2)]  # wait for the other process
+        await asyncio.sleep(PATIENCE / 4)
+        late.cancel()
+        await asyncio.wait([late])
+        other.execute("ROLLBACK")
+    await first
+    assert await sqlite.read(count) == 1
+
+
+async def test_an_error_in_a_row_leaves_no_reader_in_the_past(tmp_path: Path) -> None:
+    path = tmp_path / "rows.db"
+    store = SqliteStore(path, MODEL)
+    await store.open()
+    try:
+        await store.memories.add([new(new_code=f"value = {number}") for number in range(3)], NOON)
+        with closing(sqlite3.connect(path, isolation_level=None)) as other:
+            other.execute("UPDATE memories SET id = printf('%036d', seq)")
+        errors = []  # kept, and with them what stands half read
+        for _ in range(READERS):
+            with pytest.raises(ValueError, match="UUID") as raised:
+                await store.memories.page(Scope(), 10, None)
+            errors.append(raised.value)
+        await store.memories.add([new(new_code="value = 3")], NOON)
+        for _ in range(READERS):
+            assert (await store.memories.stats(None, MODEL)).total_entries == 4
+    finally:
+        await store.close()
 
 
 async def test_a_write_that_takes_too_long_leaves_nothing(sqlite: SqliteConnections) -> None:

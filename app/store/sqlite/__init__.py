@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import aiosql
+from aiosql.adapters.sqlite3 import SQLite3Adapter
 
 import app.store
 from app.store.protocol import StandbyState, StoreLoad
@@ -18,6 +19,17 @@ from app.store.sqlite.memories import SqliteMemories
 from app.store.sqlite.models import SqliteModels
 
 QUERIES = Path(app.store.__file__).with_name("sqlite.sql")
+
+
+class WholeRows(SQLite3Adapter):
+    """Reads all rows of a statement at once.
+
+    Else it would stand half read if one of them raised an error, and the connection go on seeing the file as it was.
+    """
+
+    def select(self, conn: Any, query_name: str, sql: str, parameters: Any, record_class: Any = None) -> Any:
+        """A list of rows."""
+        return conn.execute(sql, parameters).fetchall()
 
 
 class SqliteStore:
@@ -33,7 +45,7 @@ class SqliteStore:
         statement_timeout_seconds: float = 30.0,
     ) -> None:
         """`model` is the embedding model of an empty store."""
-        queries: Any = aiosql.from_path(QUERIES, "sqlite3", mandatory_parameters=False)
+        queries: Any = aiosql.from_path(QUERIES, WholeRows, mandatory_parameters=False)
         self._connections = SqliteConnections(path, acquire_timeout_seconds, statement_timeout_seconds)
         self._model = model
         self.memories = SqliteMemories(self._connections, queries)

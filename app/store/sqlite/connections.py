@@ -2,10 +2,11 @@
 
 import asyncio
 import sqlite3
+import threading
 import time
 from collections.abc import Set
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 from typing import Any, TypeVar
@@ -32,11 +33,15 @@ log = structlog.get_logger(__name__)
 
 @dataclass(eq=False, slots=True)
 class QueuedWrite:
-    """What waits for the writer; `begun` once it runs, when nobody can tell any more whether it will be stored."""
+    """What waits for the writer."""
 
     work: Work[Any]
     answer: asyncio.Future[Any]
-    begun: bool = False
+    _turn: threading.Lock = field(default_factory=threading.Lock)
+
+    def take(self) -> bool:
+        """True for who comes first: the writer's thread, to run it, or the caller, who no longer waits for it."""
+        return self._turn.acquire(blocking=False)
 
 
 class SqliteConnections:
@@ -117,7 +122,13 @@ class SqliteConnections:
         reading = asyncio.ensure_future(
             connection.run(partial(connection.in_time, work, self._statement_timeout_seconds))
         )
-        reading.add_done_callback(lambda _: self._free.put_nowait(connection))
+
+        def give_back(_: object) -> None:
+            self._free.put_nowait(connection)
+            if not reading.cancelled():
+                reading.exception()  # nobody may be there any more to be told
+
+        reading.add_done_callback(give_back)
         try:
             return await asyncio.shield(reading)  # whoever is cancelled does not end it
         except sqlite3.OperationalError as error:
@@ -138,11 +149,12 @@ class SqliteConnections:
         self._queue.put_nowait(write)
         try:
             await asyncio.wait({answer}, timeout=self._acquire_timeout_seconds)
-            if not answer.done() and not write.begun:
+            if not answer.done() and write.take():
                 raise self._too_busy("the writer did not become free")
             return await answer
         finally:
-            answer.cancel()  # nobody waits any more: what has not begun never does
+            write.take()  # nobody waits any more: what has not begun never does
+            answer.cancel()
             self._note(began)
 
     def _too_busy(self, what: str) -> UnavailableError:
@@ -181,8 +193,8 @@ class SqliteConnections:
 
     async def _commit(self, group: list[QueuedWrite]) -> None:
         group = [write for write in group if not write.answer.done()]
-        for write in group:
-            write.begun = True
+        if not group:
+            return
         try:
             results = await self._writer.run(partial(self._store, group))
         except Exception as error:  # noqa: BLE001 - handed to every caller
@@ -199,7 +211,7 @@ class SqliteConnections:
     def _store(self, group: list[QueuedWrite], connection: sqlite3.Connection) -> list[Any]:
         """The result of each write, or the error that undid it; in the writer's thread."""
         connection.execute("BEGIN IMMEDIATE")
-        results = [self._attempt(write.work, connection) for write in group]
+        results = [self._attempt(write.work, connection) if write.take() else None for write in group]
         connection.execute("COMMIT")
         return results
 
@@ -242,8 +254,11 @@ class SqliteConnections:
         return connection
 
     async def _disconnect(self) -> None:
-        for connection in [*self._readers, self._writer]:
+        while self._readers:  # each once its work has ended
+            connection = await self._free.get()
+            self._readers.remove(connection)
             await connection.close()
+        await self._writer.close()
 
     async def _refuse_foreign_file(self) -> None:
         async with self._writer.execute(TABLES) as cursor:

@@ -50,5 +50,7 @@ class WorkConnection(aiosqlite.Connection):
         self._deadline = time.monotonic() + seconds
         try:
             return work(connection)
+        except StopIteration as error:  # which a future cannot hold
+            raise RuntimeError("the work ended an iteration that it had not begun") from error
         finally:
             self._deadline = math.inf
