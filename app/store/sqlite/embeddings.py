@@ -29,7 +29,7 @@ class SqliteEmbeddings:
 
         def work(connection: sqlite3.Connection) -> int:
             rows = self._queries.queue_missing(connection, model=model, now=time_text(now), limit=QUEUED_AT_ONCE)
-            return len(list(rows))
+            return len(rows)
 
         return await self._connections.write(work)
 
@@ -38,7 +38,7 @@ class SqliteEmbeddings:
 
         def work(connection: sqlite3.Connection) -> int:
             rows = self._queries.queue_failed(connection, model=model, now=time_text(now))
-            return len(list(rows))
+            return len(rows)
 
         return await self._connections.write(work)
 

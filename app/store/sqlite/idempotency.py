@@ -67,6 +67,6 @@ class SqliteIdempotency:
 
         def work(connection: sqlite3.Connection) -> int:
             rows = self._queries.sweep_answers(connection, before=time_text(before), limit=limit)
-            return len(list(rows))
+            return len(rows)
 
         return await self._connections.write(work)

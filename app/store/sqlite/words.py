@@ -22,7 +22,7 @@ def search_words(
 ) -> list[Match]:
     """See MemoryStore.search_words."""
     words = json.dumps(distinct_words(query))
-    rows = list(queries.word_frequencies(connection, words=words))
+    rows = queries.word_frequencies(connection, words=words)
     counts = WordCounts(rows[0]["memories"], 0.0, {row["word"]: row["ndoc"] for row in rows})
     plan = plan_words(query, counts, CANDIDATES, CANDIDATES)
     found = queries.search_words(connection, **scope_values(scope), query=fts_query(query, plan), limit=limit)
