@@ -22,6 +22,11 @@ KEPT_TIME = timedelta(minutes=2)
 
 POLL_SECONDS = 1.0
 
+LOAD_PAUSE_SECONDS = 0.1
+"""Before a model is loaded that nobody asks for yet: meanwhile the service starts and answers the first requests, which
+takes two to three times as long beside it.
+"""
+
 STALE_SECONDS = 30.0
 """A process that could not ask for so long which models are in use asks before it searches; well below KEPT_TIME."""
 
@@ -239,7 +244,7 @@ class EmbeddingModels:
             worker, _ = self._former.pop(model)
         else:
             worker = EmbeddingWorker(self._open_embedder(model))
-            await worker.start()
+            await worker.start(LOAD_PAUSE_SECONDS if self._makes_vectors else 0.0)
         backfill = Backfill(self._embeddings, worker, self._traffic)
         if self._makes_vectors:
             backfill.start()

@@ -134,11 +134,16 @@ async def _stop_early(stopping: asyncio.Event, services: Services) -> None:
 
 
 def _limits(settings: Settings) -> RequestLimits:
+    rate = None
+    if settings.rate_limit_per_minute:
+        from app.api.rate import RateLimit  # noqa: PLC0415 - its library takes time, which a start without spares
+
+        rate = RateLimit(settings.rate_limit_per_minute)
     return RequestLimits(
         most_in_flight(settings),
         settings.request_timeout_seconds,
         settings.max_body_bytes,
-        settings.rate_limit_per_minute,
+        rate,
     )
 
 

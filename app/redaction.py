@@ -113,7 +113,7 @@ def without(text: str, secrets: Sequence[Secret]) -> str:
 
 
 def _matches(rule: Rule, text: str) -> Iterator[tuple[str, int, int]]:
-    for match in rule.pattern.finditer(text):
+    for match in re.finditer(rule.pattern, text):
         group = match.lastindex or 0
         if rule.genuine(match[group]):
             yield rule.kind, match.start(group), match.end(group)

@@ -13,11 +13,14 @@ MIN_DISTINCT_CHARACTERS = 6
 
 @dataclass(frozen=True, slots=True)
 class Rule:
-    """A form of secret. `hints` are texts of which it holds one; the secret is the one group that took part."""
+    """A form of secret. `hints` are texts of which it holds one; the secret is the one group that took part.
+
+    The pattern is a regular expression, compiled when a text first holds a hint: most services meet few of them.
+    """
 
     kind: str
     hints: tuple[str, ...]
-    pattern: re.Pattern[str]
+    pattern: str
     genuine: Callable[[str], bool]
 
 
@@ -78,7 +81,7 @@ def _is_odbc_password(text: str) -> bool:
 
 
 def _rule(kind: str, hints: str, pattern: str, genuine: Callable[[str], bool] = varied) -> Rule:
-    return Rule(kind, tuple(hints.split()), re.compile(pattern), genuine)
+    return Rule(kind, tuple(hints.split()), pattern, genuine)
 
 
 _PARAMETER = r"[^\s&#\"'`<>\\]{0,200}+"
@@ -251,20 +254,16 @@ RULES = (
         "password",
         ("Password =", "Pwd =", "PWD ="),
         # In one line, and with capitals: `host = a; password = b;` is code.
-        re.compile(
-            rf"\b(?:{_ADO_KEY}) ?= ?{_ADO_VALUE};[ ]?+"
-            rf"(?:(?!(?:Password|Pwd|PWD) ?=)[\w ]{{1,40}}+= ?{_ADO_VALUE}?;[ ]?+){{0,20}}+"
-            rf"(?:Password|Pwd|PWD) = ?{_ADO_SOUGHT}"
-        ),
+        rf"\b(?:{_ADO_KEY}) ?= ?{_ADO_VALUE};[ ]?+"
+        rf"(?:(?!(?:Password|Pwd|PWD) ?=)[\w ]{{1,40}}+= ?{_ADO_VALUE}?;[ ]?+){{0,20}}+"
+        rf"(?:Password|Pwd|PWD) = ?{_ADO_SOUGHT}",
         _is_odbc_password,
     ),
     Rule(
         "password",
         ("Password =", "Pwd =", "PWD ="),
-        re.compile(
-            rf"\b(?:Password|Pwd|PWD) = ?{_ADO_SOUGHT}"
-            rf"(?=;[ ]?+(?:(?!(?:{_ADO_KEY}) ?=)[\w ]{{1,40}}+= ?{_ADO_VALUE}?;[ ]?+){{0,5}}+(?:{_ADO_KEY}) ?=)"
-        ),
+        rf"\b(?:Password|Pwd|PWD) = ?{_ADO_SOUGHT}"
+        rf"(?=;[ ]?+(?:(?!(?:{_ADO_KEY}) ?=)[\w ]{{1,40}}+= ?{_ADO_VALUE}?;[ ]?+){{0,5}}+(?:{_ADO_KEY}) ?=)",
         _is_odbc_password,
     ),
     _rule(

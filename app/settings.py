@@ -9,7 +9,6 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-import yaml
 from pydantic import AfterValidator, Field, SecretStr, ValidationError, model_validator
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
 
@@ -331,13 +330,17 @@ def read_yaml(path: Path) -> dict[str, Any]:
         StartupError: it is no YAML, no mapping, not readable, or named by `AFTERIMAGE_CONFIG` and not there.
     """
     try:
-        content = yaml.safe_load(path.read_text(encoding="utf-8"))
+        text = path.read_text(encoding="utf-8")
     except FileNotFoundError:
         if os.environ.get(f"{ENV_PREFIX}CONFIG"):
             raise StartupError(f"AFTERIMAGE_CONFIG names {path}, and there is no such file") from None
         return {}
     except (OSError, UnicodeDecodeError) as error:
         raise StartupError(f"the settings file {path} cannot be read: {error}") from error
+    import yaml  # noqa: PLC0415 - most have no such file
+
+    try:
+        content = yaml.safe_load(text)
     except yaml.YAMLError as error:
         where = " ".join(str(error).split())
         raise StartupError(f"the settings file {path} is not valid YAML: {where}") from error

@@ -9,6 +9,9 @@ from pathlib import Path
 
 import pytest
 
+from app.api.problems import Problem
+from app.main import create_app
+from app.settings import Settings
 from tests.conftest import new_database
 from tests.effort import effort
 from tests.processes import get, serving
@@ -48,6 +51,21 @@ def environment(request: pytest.FixtureRequest, tmp_path: Path, postgres_url: Ca
     if request.param == "postgresql":
         store["AFTERIMAGE_DATABASE_URL"] = asyncio.run(new_database(postgres_url(18)))
     return store
+
+
+def test_every_error_is_a_problem_and_nothing_else() -> None:
+    document = create_app(Settings()).openapi()
+    assert document["components"]["schemas"]["Problem"] == Problem.model_json_schema()
+    problem = {"application/problem+json": {"schema": {"$ref": "#/components/schemas/Problem"}}}
+    errors = {
+        (path, method, status): answer["content"]
+        for path, methods in document["paths"].items()
+        for method, operation in methods.items()
+        for status, answer in operation["responses"].items()
+        if status >= "400" and path != "/readyz"
+    }
+    assert len(errors) > 100
+    assert [place for place, content in errors.items() if content != problem] == []
 
 
 @pytest.mark.parametrize("environment", effort(["postgresql"], full=STORES), indirect=True)

@@ -4,6 +4,7 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 from app.api.authentication import OPEN_TO_ALL
+from app.api.problems import Problem
 
 KEY = {
     "HTTPBearer": {
@@ -31,6 +32,7 @@ def completed(make: Callable[[], Document]) -> Callable[[], Document]:
     def make_and_complete() -> Document:
         if not made:
             made.update(make())
+            _describe_problems(made)
             _secure(made)
             _link(made)
             _take_out_null(made)
@@ -43,6 +45,11 @@ def _operations(document: Document) -> Iterator[tuple[str, Document]]:
     for path, methods in document["paths"].items():
         for operation in methods.values():
             yield path, operation
+
+
+def _describe_problems(document: Document) -> None:
+    """Said here, for as the model of each error of each route it would be compiled two hundred times at the start."""
+    document.setdefault("components", {}).setdefault("schemas", {})["Problem"] = Problem.model_json_schema()
 
 
 def _secure(document: Document) -> None:

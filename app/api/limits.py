@@ -1,22 +1,21 @@
 """Keeps the service answering under any load: bounds on what is in flight, on size, on time, on each caller's rate."""
 
 import asyncio
-import math
-import time
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
-from limits import RateLimitItemPerMinute
-from limits.aio.storage import MemoryStorage
-from limits.aio.strategies import MovingWindowRateLimiter
-from starlette.datastructures import Headers, MutableHeaders
+from starlette.datastructures import Headers
 from starlette.requests import Request
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from app.access import Caller
 from app.api.problems import of, too_large
-from app.errors import TooManyRequestsError, UnavailableError
+from app.errors import UnavailableError
 from app.settings import Settings
 from app.traffic import Kind, Traffic
+
+if TYPE_CHECKING:
+    from app.api.rate import RateLimit
 
 RETRY_SECONDS = 1
 
@@ -26,12 +25,12 @@ UPLOADS = "/v1/admin/imports"
 
 @dataclass(frozen=True, slots=True)
 class RequestLimits:
-    """How many requests may be in flight, how long one may take, and how many a caller may send a minute."""
+    """How many requests may be in flight, how long one may take, and what counts those of each caller."""
 
     in_flight: dict[Kind, int]
     timeout_seconds: float
     body_bytes: int
-    per_minute: int | None
+    rate: "RateLimit | None"
 
 
 class Limits:
@@ -45,8 +44,6 @@ class Limits:
         self._app = app
         self._limits = limits
         self._traffic = traffic
-        self._window = RateLimitItemPerMinute(limits.per_minute) if limits.per_minute else None
-        self._limiter = MovingWindowRateLimiter(MemoryStorage())
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Lets a request pass, or answers it."""
@@ -54,8 +51,8 @@ class Limits:
         if caller is None:  # what anyone may ask, and what is no request
             await self._app(scope, receive, send)
             return
-        if self._window is not None:
-            send, refusal = await self._count(caller, send)
+        if self._limits.rate is not None:
+            send, refusal = await self._limits.rate.count(caller, send)
             if refusal is not None:
                 await of(Request(scope), refusal)(scope, receive, send)
                 return
@@ -101,34 +98,6 @@ class Limits:
                 RETRY_SECONDS,
             )
             await of(Request(scope), late)(scope, receive, send)
-
-    async def _count(self, caller: Caller, send: Send) -> tuple[Send, TooManyRequestsError | None]:
-        """Counts a request; answers a `send` that adds what is left, and an error if nothing is.
-
-        The headers are those of the IETF draft "RateLimit header fields for HTTP".
-        """
-        window = self._window
-        if window is None:
-            raise RuntimeError("there is no rate limit")
-        allowed = await self._limiter.hit(window, caller.identity)
-        stats = await self._limiter.get_window_stats(window, caller.identity)
-        seconds = max(1, math.ceil(stats.reset_time - time.time()))
-        refusal = None
-        if not allowed:
-            refusal = TooManyRequestsError(
-                f"{caller.name!r} has sent {window.amount} requests within a minute, which is the limit "
-                "(AFTERIMAGE_RATE_LIMIT_PER_MINUTE); wait as Retry-After says",
-                seconds,
-            )
-
-        async def send_with_headers(message: Message) -> None:
-            if message["type"] == "http.response.start":
-                headers = MutableHeaders(scope=message)
-                headers["RateLimit-Policy"] = f'"default";q={window.amount};w=60'
-                headers["RateLimit"] = f'"default";r={stats.remaining};t={seconds}'
-            await send(message)
-
-        return send_with_headers, refusal
 
 
 def _announced_bytes(scope: Scope) -> int:

@@ -45,7 +45,6 @@ def responses(*statuses: int) -> dict[int | str, dict[str, Any]]:
     """The errors that a route can answer, besides those of every route, for the OpenAPI document."""
     return {
         status: {
-            "model": Problem,
             "description": HTTPStatus(status).phrase,
             "content": {"application/problem+json": {"schema": {"$ref": "#/components/schemas/Problem"}}},
             "headers": {HEADERS[status]: {"schema": {"type": "string"}}} if status in HEADERS else {},

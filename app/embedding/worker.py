@@ -4,6 +4,7 @@ import asyncio
 import time
 from collections import OrderedDict
 from collections.abc import Sequence
+from contextlib import suppress
 from enum import IntEnum
 from math import ceil
 
@@ -46,6 +47,7 @@ class EmbeddingWorker:
         self._problem: str | None = None
         self._retry_at = 0.0
         self._load_ended = asyncio.Event()
+        self._needed = asyncio.Event()
         self._waiting: dict[Priority, Queue] = {priority: {} for priority in Priority}
         self._lanes = self._open_lanes()
         self._cache: OrderedDict[str, NDArray[np.float32]] = OrderedDict()
@@ -90,9 +92,10 @@ class EmbeddingWorker:
         """Texts that wait for the model."""
         return sum(len(queue) for queue in self._waiting.values())
 
-    async def start(self) -> None:
-        """Begins to load the model and returns at once."""
-        self._serve()
+    async def start(self, pause_seconds: float = 0.0) -> None:
+        """Begins to load the model, after a pause unless texts come before, and returns at once."""
+        if not self._ready and self._loading is None:
+            self._load_after(pause_seconds)
 
     async def stop(self) -> None:
         """Refuses all who wait; returns when the calls in hand have ended."""
@@ -152,6 +155,7 @@ class EmbeddingWorker:
         loop = asyncio.get_running_loop()
         mine: list[asyncio.Future[Vector]] = [loop.create_future() for _ in texts]
         queue.update(zip(mine, texts, strict=True))
+        self._needed.set()
         try:
             self._serve()
             if len(mine) == 1:  # as of a query, which spares itself what gathers several
@@ -183,9 +187,14 @@ class EmbeddingWorker:
             for lane in self._lanes:
                 lane.serve()
         elif self._loading is None:
-            self._loading = asyncio.create_task(self._load(), name="embedding-model")
+            self._load_after(0.0)
 
-    async def _load(self) -> None:
+    def _load_after(self, pause_seconds: float) -> None:
+        self._loading = asyncio.create_task(self._load(pause_seconds), name="embedding-model")
+
+    async def _load(self, pause_seconds: float) -> None:
+        with suppress(TimeoutError):
+            await asyncio.wait_for(self._needed.wait(), pause_seconds)
         (error,) = await asyncio.gather(self._lanes[0].run(self._embedder.load), return_exceptions=True)
         self._loading = None
         if error is None:

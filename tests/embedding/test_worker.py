@@ -287,6 +287,36 @@ async def test_a_worker_that_never_started_can_be_stopped() -> None:
         await worker.wait_ready()
 
 
+async def test_a_model_nobody_asks_for_is_loaded_after_the_pause() -> None:
+    embedder = MissingModel()
+    embedder.present = True
+    worker = EmbeddingWorker(embedder)
+    await worker.start(pause_seconds=0.05)
+    background = asyncio.create_task(worker.wait_ready())
+    await asyncio.sleep(0)
+    assert (worker.ready, embedder.attempts) == (False, 0)
+    await until(lambda: worker.ready)
+    await background
+    await worker.stop()
+
+
+async def test_texts_end_the_pause_before_the_model_is_loaded() -> None:
+    worker = EmbeddingWorker(HashingEmbedder())
+    await worker.start(pause_seconds=60)
+    async with asyncio.timeout(10):
+        assert (await worker.embed(["question"], Priority.QUERY)).shape == (1, 384)
+    await worker.stop()
+
+
+async def test_a_stop_does_not_wait_for_the_end_of_the_pause() -> None:
+    embedder = MissingModel()
+    worker = EmbeddingWorker(embedder)
+    await worker.start(pause_seconds=60)
+    async with asyncio.timeout(10):
+        await worker.stop()
+    assert embedder.attempts == 0
+
+
 async def test_a_model_that_does_not_load_is_a_named_problem() -> None:
     worker = EmbeddingWorker(MissingModel())
     await worker.start()
