@@ -1,16 +1,18 @@
 """Structured logs: one line an event, as JSON or for a person at a terminal."""
 
+import json
 import logging
 import math
 import sys
 import time
 import traceback
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import suppress
 from functools import partial
 from typing import Any, Literal, TextIO
 
 import structlog
+from pydantic_core import PydanticSerializationError, to_json
 
 from app.errors import AfterImageError, InvalidInputError
 
@@ -62,6 +64,14 @@ def _first_line(_: Any, __: str, event: structlog.typing.EventDict) -> structlog
     return event
 
 
+def _json(event: structlog.typing.EventDict, default: Callable[[Any], Any]) -> str:
+    """The event in half the time of `json`, which only names of files that are no UTF-8 need."""
+    try:
+        return to_json(event, ensure_ascii=True, fallback=default).decode()
+    except PydanticSerializationError:
+        return json.dumps(event, default=default)
+
+
 class _Lines:
     """Where our events go, without the records of `logging`: a request logs a line, in half the time."""
 
@@ -101,7 +111,9 @@ def configure_logs(level: str, form: Literal["auto", "json", "console"]) -> None
         structlog.processors.TimeStamper(fmt="iso", utc=True),
     ]
     render: structlog.typing.Processor = (
-        structlog.dev.ConsoleRenderer(colors=sys.stderr.isatty()) if for_person else structlog.processors.JSONRenderer()
+        structlog.dev.ConsoleRenderer(colors=sys.stderr.isatty())
+        if for_person
+        else structlog.processors.JSONRenderer(serializer=_json)
     )
     structlog.configure(
         processors=[*shared, _trace, render],

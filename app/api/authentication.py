@@ -5,11 +5,11 @@ from functools import lru_cache
 from urllib.parse import urlsplit
 
 import structlog
-from starlette.datastructures import Headers
 from starlette.requests import Request
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from app.api.deps import Services
+from app.api.headers import all_fields
 from app.api.problems import of
 from app.errors import AfterImageError, UnavailableError
 
@@ -52,7 +52,7 @@ class Authentication:
 
 def authorization_of(scope: Scope) -> str | None:
     """The header; of several, which one before the service may have taken otherwise, none that counts."""
-    fields = Headers(scope=scope).getlist("authorization")
+    fields = all_fields(scope, b"authorization")
     return ", ".join(fields) if fields else None
 
 
@@ -64,8 +64,7 @@ def is_local(scope: Scope) -> bool:
     """
     if not scope.get("client"):
         return True
-    headers = Headers(scope=scope)
-    names = [*headers.getlist("host"), *headers.getlist("origin")]
+    names = [*all_fields(scope, b"host"), *all_fields(scope, b"origin")]
     return _is_loopback(scope["client"][0]) and all(map(_names_loopback, names))
 
 

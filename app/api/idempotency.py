@@ -7,10 +7,12 @@ from typing import Any
 from fastapi import Request, Response
 
 from app.access import Caller
+from app.api.headers import all_fields
 from app.errors import MalformedKeyError
 from app.store.idempotency import Answer, RepeatableRequest
 
 HEADER = "Idempotency-Key"
+FIELD = HEADER.lower().encode()
 REPLAYED = "Idempotent-Replayed"
 
 MAX_KEY_CHARACTERS = 255
@@ -52,7 +54,7 @@ async def repeatable(request: Request, caller: Caller) -> RepeatableRequest | No
     Raises:
         MalformedKeyError: the header is not a key.
     """
-    fields = request.headers.getlist(HEADER)
+    fields = all_fields(request.scope, FIELD)
     if not fields:
         return None
     place = f"{request.method} {request['path']}?".encode() + request["query_string"]
@@ -63,12 +65,12 @@ async def repeatable(request: Request, caller: Caller) -> RepeatableRequest | No
 
 def response_of(answer: Answer) -> Response:
     """The answer as a response."""
-    response = Response(answer.body, answer.status, media_type="application/json")
+    headers = {}
     if answer.memory_id is not None:
-        response.headers["Location"] = f"/v1/memories/{answer.memory_id}"
+        headers["Location"] = f"/v1/memories/{answer.memory_id}"
     if answer.replayed:
-        response.headers[REPLAYED] = "true"
-    return response
+        headers[REPLAYED] = "true"
+    return Response(answer.body, answer.status, headers, "application/json")
 
 
 def _key_from(fields: list[str]) -> str:

@@ -11,6 +11,7 @@ from pydantic import TypeAdapter
 
 from app.access import Caller
 from app.api.deps import Admin, Given, Services, log_projects
+from app.api.headers import first_field
 from app.api.json_body import parse, refuse_encoded
 from app.api.problems import responses
 from app.api.schemas import (
@@ -61,7 +62,7 @@ async def start_import(
     `Location`.
     """
     refuse_encoded(request)
-    media_type = request.headers.get("content-type", "").partition(";")[0].strip().lower()
+    media_type = first_field(request.scope, b"content-type").partition(";")[0].strip().lower()
     if media_type in SQLITE_MEDIA_TYPES:
         options = _options(query, caller)
         async with _recorded(given, caller, "upload", options) as action:

@@ -9,6 +9,7 @@ from fastapi import Request
 from fastapi.exceptions import RequestValidationError
 from pydantic import BaseModel, ValidationError
 
+from app.api.headers import first_field
 from app.errors import UnsupportedMediaTypeError
 
 MAX_VALUES = 2**20
@@ -56,7 +57,7 @@ async def json_of(request: Request) -> bytes:
             bodies to this machine unasked.
     """
     refuse_encoded(request)
-    media_type = request.headers.get("content-type", "").partition(";")[0].strip().lower()
+    media_type = first_field(request.scope, b"content-type").partition(";")[0].strip().lower()
     if media_type != "application/json" and not (
         media_type.startswith("application/") and media_type.endswith("+json")
     ):
@@ -66,8 +67,8 @@ async def json_of(request: Request) -> bytes:
 
 def refuse_encoded(request: Request) -> None:
     """Raises UnsupportedMediaTypeError for a compressed body, which would be read as it is."""
-    encoding = request.headers.get("content-encoding", "identity").strip().lower()
-    if encoding != "identity":
+    encoding = first_field(request.scope, b"content-encoding").strip().lower()
+    if encoding not in ("", "identity"):
         raise UnsupportedMediaTypeError(f"content-encoding: must be absent, or identity, got {encoding[:80]!r}")
 
 

@@ -4,11 +4,11 @@ import asyncio
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from starlette.datastructures import Headers
 from starlette.requests import Request
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from app.access import Caller
+from app.api.headers import first_field
 from app.api.problems import of, too_large
 from app.errors import UnavailableError
 from app.settings import Settings
@@ -102,7 +102,7 @@ class Limits:
 
 def _announced_bytes(scope: Scope) -> int:
     """What `Content-Length` says; a body without it is counted as it comes, by DirectRoutes or FastAPI."""
-    length = Headers(scope=scope).get("content-length", "")
+    length = first_field(scope, b"content-length")
     return int(length) if length.isdecimal() else 0
 
 

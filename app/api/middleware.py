@@ -4,13 +4,15 @@ import re
 import time
 
 import structlog
-from starlette.datastructures import Headers, MutableHeaders
+from starlette.datastructures import MutableHeaders
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from uuid_utils import uuid7
 
+from app.api.headers import first_field
 from app.api.metrics import RequestMetrics
 
 HEADER = "X-Request-ID"
+FIELD = HEADER.lower().encode()
 
 _USABLE = re.compile(r"[\w.-]{1,64}", re.ASCII)
 
@@ -33,7 +35,7 @@ class RequestLog:
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
-        given = Headers(scope=scope).get(HEADER, "")
+        given = first_field(scope, FIELD)
         request_id = given if _USABLE.fullmatch(given) else str(uuid7())
         scope.setdefault("state", {})["request_id"] = request_id
         started = time.perf_counter()

@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import fields, replace
 from functools import partial
+from operator import attrgetter
 from typing import Any
 
 from fastapi import APIRouter, Request, Response
@@ -23,7 +24,7 @@ from app.store.idempotency import Answer
 
 router = APIRouter(prefix="/v1/memories", tags=["memories"], route_class=DirectRoute)
 
-FIELDS = [field.name for field in fields(Memory)]
+FIELDS = attrgetter(*(f"memory.{field.name}" for field in fields(Memory)), "redacted")
 
 STORED = TypeAdapter(StoredMemory)
 
@@ -74,7 +75,7 @@ async def add_memory(given: Given, caller: Writer, request: Request) -> Response
 
 def _waits(request: Request) -> bool:
     """Whether the query asks for it."""
-    wait = request.query_params.get("wait")
+    wait = request.query_params.get("wait") if request.scope["query_string"] else None
     if wait not in {None, "embedding"}:
         message = "Input should be 'embedding'"
         raise RequestValidationError(
@@ -84,7 +85,7 @@ def _waits(request: Request) -> bool:
 
 
 def _stored(added: Added) -> StoredMemory:
-    return StoredMemory(**{name: getattr(added.memory, name) for name in FIELDS}, redacted=added.redacted)
+    return StoredMemory(*FIELDS(added))
 
 
 def _answer(added: Sequence[Added], *, waiting: bool) -> Answer:

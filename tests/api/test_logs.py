@@ -186,3 +186,13 @@ def test_an_error_is_described_without_what_was_sent(written: io.StringIO) -> No
 def test_an_error_of_the_system_says_what_is_wrong() -> None:
     assert describe(FileNotFoundError(2, "No such file", "x")) == "FileNotFoundError: [Errno 2] No such file: 'x'"
     assert describe(asyncio.QueueFull()) == "asyncio.queues.QueueFull"
+
+
+@pytest.mark.parametrize("written", ["json"], indirect=True)
+def test_a_line_holds_any_name_of_a_file_in_ascii(written: io.StringIO) -> None:
+    log = structlog.get_logger("app.test")
+    names = ["größe.py", "caf\udce9.py", "\x9b31m\u2028.py"]
+    for name in names:
+        log.warning("a file", path=name, folder=Path("/srv"))
+    assert written.getvalue().isascii()
+    assert [(line["path"], line["logger"]) for line in lines(written)] == [(name, "app.test") for name in names]

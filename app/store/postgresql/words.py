@@ -1,7 +1,7 @@
 """Text search in PostgreSQL, which knows how often a word is in a memory, and not how many memories it is in."""
 
 from collections.abc import Sequence
-from itertools import chain, islice, repeat
+from itertools import chain, repeat
 from typing import Any
 
 from app.models import Match, MemoryKey, QueryWords, Scope, Words
@@ -129,9 +129,8 @@ def tsvector(words: Words) -> str:
         ("D", words.code),
         ("B", words.identifiers),
     ):
-        for word, place in zip(
-            column, chain(islice(PLACES[weight], end, None), repeat(PLACES[weight][-1])), strict=False
-        ):
+        places_from = PLACES[weight][end : end + len(column)]
+        for word, place in zip(column, chain(places_from, repeat(PLACES[weight][-1])), strict=False):
             before = known(word)
             places[word] = place if before is None else f"{before},{place}"
         end += len(column) + 1
