@@ -22,9 +22,9 @@ KEPT_TIME = timedelta(minutes=2)
 
 POLL_SECONDS = 1.0
 
-LOAD_PAUSE_SECONDS = 0.1
-"""Before a model is loaded that nobody asks for yet: meanwhile the service starts and answers the first requests, which
-takes two to three times as long beside it.
+LOAD_DELAY_SECONDS = 0.1
+"""Before the models are loaded at a start, unless texts come before: meanwhile the service starts and answers the first
+requests, which takes two to three times as long beside it.
 """
 
 STALE_SECONDS = 30.0
@@ -89,7 +89,7 @@ class EmbeddingModels:
             now = datetime.now(UTC)
             await self._models.aim(target, now, now + self._kept_time)
         self._makes_vectors = True
-        await self._look()
+        await self._look(LOAD_DELAY_SECONDS)
         self._tasks = [
             self._begin("following the models in use", self._follow, self._poll_seconds),
             self._begin("changing the model", self._complete, self._poll_seconds),
@@ -212,8 +212,8 @@ class EmbeddingModels:
                 del self._former[model]
                 await worker.stop()
 
-    async def _look(self) -> None:
-        """Asks which models are in use, and opens and closes accordingly."""
+    async def _look(self, delay_seconds: float = 0.0) -> None:
+        """Asks which models are in use, and opens and closes accordingly; what it opens is loaded after the delay."""
         async with self._looking:
             used = await self._models.get()
             self._looked_at = time.monotonic()
@@ -221,7 +221,9 @@ class EmbeddingModels:
                 return
             if self._used is not None and used.active != self._used.active:
                 await self._prepare(used.active)
-            running = {model: self._running.get(model) or await self._open(model) for model in used.names}
+            running = {
+                model: self._running.get(model) or await self._open(model, delay_seconds) for model in used.names
+            }
             former = {model: one for model, one in self._running.items() if model not in running}
             self._running, self._used = running, used
             if used.changing:
@@ -239,12 +241,12 @@ class EmbeddingModels:
         except AfterImageError as error:
             log.warning("searches are exact until the index can be looked up", reason=str(error))
 
-    async def _open(self, model: str) -> RunningModel:
+    async def _open(self, model: str, delay_seconds: float) -> RunningModel:
         if model in self._former:
             worker, _ = self._former.pop(model)
         else:
             worker = EmbeddingWorker(self._open_embedder(model))
-            await worker.start(LOAD_PAUSE_SECONDS if self._makes_vectors else 0.0)
+            await worker.start(delay_seconds)
         backfill = Backfill(self._embeddings, worker, self._traffic)
         if self._makes_vectors:
             backfill.start()

@@ -65,11 +65,11 @@ def _first_line(_: Any, __: str, event: structlog.typing.EventDict) -> structlog
 
 
 def _json(event: structlog.typing.EventDict, default: Callable[[Any], Any]) -> str:
-    """The event in half the time of `json`, which only names of files that are no UTF-8 need."""
+    """The event in ASCII, in a fourth of the time of `json`, which takes what is no UTF-8, as names of files may be."""
     try:
-        return to_json(event, ensure_ascii=True, fallback=default).decode()
+        return to_json(event, ensure_ascii=True, fallback=default).replace(b"\x7f", b"\\u007f").decode()
     except PydanticSerializationError:
-        return json.dumps(event, default=default)
+        return json.dumps(event, default=str)
 
 
 class _Lines:

@@ -13,10 +13,7 @@ MIN_DISTINCT_CHARACTERS = 6
 
 @dataclass(frozen=True, slots=True)
 class Rule:
-    """A form of secret. `hints` are texts of which it holds one; the secret is the one group that took part.
-
-    The pattern is a regular expression, compiled when a text first holds a hint: most services meet few of them.
-    """
+    """A form of secret. `hints` are texts of which it holds one; the secret is the one group that took part."""
 
     kind: str
     hints: tuple[str, ...]

@@ -18,6 +18,7 @@ from typing import Any
 import structlog
 from uvicorn.config import STARTUP_FAILURE
 
+from app.api import rate  # noqa: F401 - once for all workers, as `embedded` and `postgresql`
 from app.api.peers import Peers
 from app.logs import configure_logs
 from app.main import create_app

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from app.errors import SecretError
 from app.redaction import Redaction, SecretsMode, find_secrets, without
-from app.secret_forms import RULES
+from app.secret_forms import RULES, Rule
 
 ALNUM = string.ascii_letters + string.digits
 UNDERSCORED = ALNUM + "_-"
@@ -197,6 +197,11 @@ def test_tokens_of_each_kind_are_found_wherever_they_stand(kind: str) -> None:
 def test_secrets_that_their_surroundings_give_away(kind: str) -> None:
     for before, secret, after in INSIDE[kind]:
         assert cleaned(f"a\n{before}{secret}{after}\nb") == f"a\n{before}[REDACTED:{kind}]{after}\nb"
+
+
+@pytest.mark.parametrize("rule", RULES, ids=lambda rule: rule.kind)
+def test_every_pattern_is_a_regular_expression(rule: Rule) -> None:
+    assert re.compile(rule.pattern).groups >= 1
 
 
 def test_every_rule_is_tried_here() -> None:

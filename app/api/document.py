@@ -1,4 +1,7 @@
-"""What FastAPI does not say in the OpenAPI document: what needs a key, where ids lead, and that no query has null."""
+"""What FastAPI does not say in the OpenAPI document.
+
+That is what an error looks like, what needs a key, where ids lead, and that no query has null.
+"""
 
 from collections.abc import Callable, Iterator
 from typing import Any
@@ -49,7 +52,8 @@ def _operations(document: Document) -> Iterator[tuple[str, Document]]:
 
 def _describe_problems(document: Document) -> None:
     """Said here, for as the model of each error of each route it would be compiled two hundred times at the start."""
-    document.setdefault("components", {}).setdefault("schemas", {})["Problem"] = Problem.model_json_schema()
+    schemas = document.setdefault("components", {}).setdefault("schemas", {})
+    schemas["Problem"] = Problem.model_json_schema(mode="serialization")
 
 
 def _secure(document: Document) -> None:

@@ -1,4 +1,7 @@
-"""Reads the headers of a request, in a fifth of the time of Starlette's, which a request asks some eight times."""
+"""Reads the headers of a request, which uvicorn gives as a list, in a fifth of the time that Starlette's class takes.
+
+A request is asked for some eight of them.
+"""
 
 from starlette.types import Scope
 

@@ -9,7 +9,7 @@ from fastapi import Request
 from fastapi.exceptions import RequestValidationError
 from pydantic import BaseModel, ValidationError
 
-from app.api.headers import first_field
+from app.api.headers import all_fields, first_field
 from app.errors import UnsupportedMediaTypeError
 
 MAX_VALUES = 2**20
@@ -67,9 +67,10 @@ async def json_of(request: Request) -> bytes:
 
 def refuse_encoded(request: Request) -> None:
     """Raises UnsupportedMediaTypeError for a compressed body, which would be read as it is."""
-    encoding = first_field(request.scope, b"content-encoding").strip().lower()
-    if encoding not in ("", "identity"):
-        raise UnsupportedMediaTypeError(f"content-encoding: must be absent, or identity, got {encoding[:80]!r}")
+    encodings = all_fields(request.scope, b"content-encoding")
+    if any(encoding.strip().lower() != "identity" for encoding in encodings):
+        given = ", ".join(encodings)
+        raise UnsupportedMediaTypeError(f"content-encoding: must be absent, or identity, got {given[:80]!r}")
 
 
 def parse(model: type[M], body: bytes) -> M:

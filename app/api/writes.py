@@ -19,12 +19,15 @@ from app.api.problems import responses, sentences
 from app.api.schemas import BatchIn, BatchOut, BatchResult, MemoryIn, RoughBatchIn
 from app.drafts import Added, AddStatus, Draft
 from app.errors import ForbiddenError, InvalidInputError
-from app.models import EmbeddingStatus, Memory, StoredMemory
+from app.models import EmbeddingStatus, StoredMemory
 from app.store.idempotency import Answer
 
 router = APIRouter(prefix="/v1/memories", tags=["memories"], route_class=DirectRoute)
 
-FIELDS = attrgetter(*(f"memory.{field.name}" for field in fields(Memory)), "redacted")
+_stored_fields = attrgetter(
+    *("redacted" if field.name == "redacted" else f"memory.{field.name}" for field in fields(StoredMemory))
+)
+"""Of an `Added` the fields of a StoredMemory, in their order."""
 
 STORED = TypeAdapter(StoredMemory)
 
@@ -85,7 +88,7 @@ def _waits(request: Request) -> bool:
 
 
 def _stored(added: Added) -> StoredMemory:
-    return StoredMemory(*FIELDS(added))
+    return StoredMemory(*_stored_fields(added))
 
 
 def _answer(added: Sequence[Added], *, waiting: bool) -> Answer:

@@ -92,10 +92,10 @@ class EmbeddingWorker:
         """Texts that wait for the model."""
         return sum(len(queue) for queue in self._waiting.values())
 
-    async def start(self, pause_seconds: float = 0.0) -> None:
-        """Begins to load the model, after a pause unless texts come before, and returns at once."""
+    async def start(self, delay_seconds: float = 0.0) -> None:
+        """Begins to load the model, after a delay or when texts come before its end, and returns at once."""
         if not self._ready and self._loading is None:
-            self._load_after(pause_seconds)
+            self._begin_to_load(delay_seconds)
 
     async def stop(self) -> None:
         """Refuses all who wait; returns when the calls in hand have ended."""
@@ -187,14 +187,16 @@ class EmbeddingWorker:
             for lane in self._lanes:
                 lane.serve()
         elif self._loading is None:
-            self._load_after(0.0)
+            self._begin_to_load()
 
-    def _load_after(self, pause_seconds: float) -> None:
-        self._loading = asyncio.create_task(self._load(pause_seconds), name="embedding-model")
+    def _begin_to_load(self, delay_seconds: float = 0.0) -> None:
+        self._loading = asyncio.create_task(self._load(delay_seconds), name="embedding-model")
 
-    async def _load(self, pause_seconds: float) -> None:
-        with suppress(TimeoutError):
-            await asyncio.wait_for(self._needed.wait(), pause_seconds)
+    async def _load(self, delay_seconds: float) -> None:
+        if delay_seconds > 0:
+            with suppress(TimeoutError):
+                async with asyncio.timeout(delay_seconds):
+                    await self._needed.wait()
         (error,) = await asyncio.gather(self._lanes[0].run(self._embedder.load), return_exceptions=True)
         self._loading = None
         if error is None:

@@ -106,7 +106,7 @@ async def test_a_memory_of_a_batch_with_very_many_faults_is_rejected_alone_and_s
     assert time.perf_counter() - began < SECONDS
 
 
-@pytest.mark.parametrize("encoding", ["gzip", "br", "deflate, gzip", "GZIP"])
+@pytest.mark.parametrize("encoding", ["gzip", "br", "deflate, gzip", "GZIP", ""])
 async def test_a_compressed_body_is_refused_whatever_it_holds(client: httpx.AsyncClient, encoding: str) -> None:
     plain = json.dumps(MEMORY).encode()
     for path, media_type in (("memories", "application/json"), ("admin/imports", "application/vnd.sqlite3")):
@@ -115,6 +115,8 @@ async def test_a_compressed_body_is_refused_whatever_it_holds(client: httpx.Asyn
             answer = await client.post(f"/v1/{path}", content=body, headers=headers)
             assert (answer.status_code, "content-encoding" in answer.json()["detail"]) == (415, True)
     assert (await client.get("/v1/stats")).json()["total_entries"] == 0
+    twice = [*JSON.items(), ("content-encoding", "identity"), ("content-encoding", "gzip")]
+    assert (await client.post("/v1/memories", content=gzip.compress(plain), headers=twice)).status_code == 415
     identity = await client.post("/v1/memories", content=plain, headers={**JSON, "content-encoding": "identity"})
     assert identity.status_code == 201
 

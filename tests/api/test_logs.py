@@ -191,8 +191,10 @@ def test_an_error_of_the_system_says_what_is_wrong() -> None:
 @pytest.mark.parametrize("written", ["json"], indirect=True)
 def test_a_line_holds_any_name_of_a_file_in_ascii(written: io.StringIO) -> None:
     log = structlog.get_logger("app.test")
-    names = ["größe.py", "caf\udce9.py", "\x9b31m\u2028.py"]
+    names = ["größe.py", "caf\udce9.py", "\x9b31m\u2028\x7f.py"]
     for name in names:
         log.warning("a file", path=name, folder=Path("/srv"))
-    assert written.getvalue().isascii()
-    assert [(line["path"], line["logger"]) for line in lines(written)] == [(name, "app.test") for name in names]
+    text = written.getvalue()
+    assert text.isascii()
+    assert text.replace("\n", "").isprintable()
+    assert [(line["path"], line["folder"]) for line in lines(written)] == [(name, "/srv") for name in names]

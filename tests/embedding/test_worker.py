@@ -2,6 +2,7 @@ import asyncio
 import os
 import sys
 import threading
+import time
 from collections.abc import AsyncIterator, Callable, Sequence
 
 import numpy as np
@@ -287,31 +288,33 @@ async def test_a_worker_that_never_started_can_be_stopped() -> None:
         await worker.wait_ready()
 
 
-async def test_a_model_nobody_asks_for_is_loaded_after_the_pause() -> None:
+async def test_a_model_nobody_has_texts_for_is_loaded_after_the_delay() -> None:
     embedder = MissingModel()
     embedder.present = True
     worker = EmbeddingWorker(embedder)
-    await worker.start(pause_seconds=0.05)
-    background = asyncio.create_task(worker.wait_ready())
-    await asyncio.sleep(0)
-    assert (worker.ready, embedder.attempts) == (False, 0)
-    await until(lambda: worker.ready)
-    await background
+    began = time.monotonic()
+    await worker.start(delay_seconds=0.1)
+    await worker.wait_ready()  # as the background does, which does not end the delay
+    assert time.monotonic() - began >= 0.1
+    assert embedder.attempts == 1
     await worker.stop()
 
 
-async def test_texts_end_the_pause_before_the_model_is_loaded() -> None:
+async def test_texts_end_the_delay() -> None:
     worker = EmbeddingWorker(HashingEmbedder())
-    await worker.start(pause_seconds=60)
+    await worker.start(delay_seconds=60)
+    await asyncio.sleep(0.01)
+    assert not worker.ready
     async with asyncio.timeout(10):
         assert (await worker.embed(["question"], Priority.QUERY)).shape == (1, 384)
     await worker.stop()
 
 
-async def test_a_stop_does_not_wait_for_the_end_of_the_pause() -> None:
+async def test_a_stop_does_not_wait_for_the_end_of_the_delay() -> None:
     embedder = MissingModel()
     worker = EmbeddingWorker(embedder)
-    await worker.start(pause_seconds=60)
+    await worker.start(delay_seconds=60)
+    await asyncio.sleep(0.01)
     async with asyncio.timeout(10):
         await worker.stop()
     assert embedder.attempts == 0
