@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
+from app import embedding_models
 from app.backfill import CLAIM_BATCH
 from app.drafts import Draft
 from app.embedding.hashing import HashingEmbedder
@@ -120,6 +121,22 @@ async def find(store: Store, models: EmbeddingModels, text: str) -> list[MemoryK
     query, model = await models.query_vector(text)
     assert len(query) == DIMENSIONS[model]
     return [match.key for match in await store.memories.search_vectors(Scope(), query, model, COUNT)]
+
+
+async def test_a_start_goes_before_the_model_which_whoever_only_searches_has_at_once(
+    store: Store, embedders: Embedders, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(embedding_models, "LOAD_DELAY_SECONDS", 60)
+    async with process(store, embedders) as models, asyncio.timeout(10):
+        await asyncio.sleep(0.05)
+        assert not models.active.worker.ready
+        reader = EmbeddingModels(store.embeddings, store.models, lambda model: embedders[model])
+        await reader.open()
+        await reader.active.worker.wait_ready()
+        await reader.stop()
+        assert not models.active.worker.ready
+        await models.query_vector("question")
+        assert models.active.worker.ready
 
 
 async def test_searches_go_on_with_the_old_vectors_and_then_with_the_new(store: Store, embedders: Embedders) -> None:

@@ -167,6 +167,13 @@ async def test_a_write_that_nobody_waits_for_is_not_stored_with_others(
     assert await sqlite.read(count) == 1
 
 
+async def test_work_that_ends_an_iteration_is_an_error_and_not_a_wait_without_end(sqlite: SqliteConnections) -> None:
+    async with asyncio.timeout(10):
+        with pytest.raises(RuntimeError, match="ended an iteration"):
+            await sqlite.read(lambda _: next(iter(())))
+    assert sqlite.load().idle == READERS
+
+
 async def test_an_error_in_a_row_leaves_no_reader_in_the_past(tmp_path: Path) -> None:
     path = tmp_path / "rows.db"
     store = SqliteStore(path, MODEL)
