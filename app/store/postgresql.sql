@@ -125,76 +125,86 @@ CROSS JOIN (
 -- name: search_words
 -- Memories that match, best first, by the share of the query's information in them: the sum over the words of idf (their
 -- sum is 1) times ts_rank, over a length of which the mean counts as 1. SQLite has bm25. To unpack words is what costs:
--- of candidates that have too many of them the shortest are ranked, and adding an empty vector unpacks them once instead
--- of for each word. A memory may come twice: leaving those out would read them all.
+-- of candidates that have too many of them the shortest are ranked, and adding an empty vector unpacks packed ones once
+-- instead of for each word; of up to 2,000 bytes most are not packed. A memory may come twice: leaving those out would
+-- read them all.
+WITH candidates AS MATERIALIZED (
+  (
+    SELECT m.project, m.id, m.timestamp, m.words
+    FROM memories AS m
+    WHERE m.words @@ :rare::tsquery
+      AND (:projects::text[] IS NULL OR m.project = ANY (:projects))
+      AND (:session_id::text IS NULL OR m.session_id = :session_id)
+      AND (:agent_id::text IS NULL OR m.agent_id = :agent_id)
+      AND (:file_path::text IS NULL OR (m.file_path = :file_path AND left(m.file_path, 500) = left(:file_path, 500)))
+      AND (
+        :path_prefix::text IS NULL
+        OR (starts_with(m.file_path, :path_prefix) AND starts_with(left(m.file_path, 500), left(:path_prefix, 500)))
+      )
+      AND (:language::text IS NULL OR m.language = :language)
+      AND (:since::timestamptz IS NULL OR m.timestamp >= :since)
+      AND (:until::timestamptz IS NULL OR m.timestamp < :until)
+    LIMIT :limit_rare
+  )
+  UNION ALL
+  (
+    SELECT m.project, m.id, m.timestamp, m.words
+    FROM memories AS m
+    WHERE m.words @@ :together::tsquery
+      AND (:rare::tsquery IS NULL OR NOT m.words @@ :rare::tsquery)
+      AND (:projects::text[] IS NULL OR m.project = ANY (:projects))
+      AND (:session_id::text IS NULL OR m.session_id = :session_id)
+      AND (:agent_id::text IS NULL OR m.agent_id = :agent_id)
+      AND (:file_path::text IS NULL OR (m.file_path = :file_path AND left(m.file_path, 500) = left(:file_path, 500)))
+      AND (
+        :path_prefix::text IS NULL
+        OR (starts_with(m.file_path, :path_prefix) AND starts_with(left(m.file_path, 500), left(:path_prefix, 500)))
+      )
+      AND (:language::text IS NULL OR m.language = :language)
+      AND (:since::timestamptz IS NULL OR m.timestamp >= :since)
+      AND (:until::timestamptz IS NULL OR m.timestamp < :until)
+    LIMIT :limit_common
+  )
+  UNION ALL
+  (
+    SELECT m.project, m.id, m.timestamp, m.words
+    FROM memories AS m
+    WHERE m.words @@ :common::tsquery
+      AND (:rare::tsquery IS NULL OR NOT m.words @@ :rare::tsquery)
+      AND (:projects::text[] IS NULL OR m.project = ANY (:projects))
+      AND (:session_id::text IS NULL OR m.session_id = :session_id)
+      AND (:agent_id::text IS NULL OR m.agent_id = :agent_id)
+      AND (:file_path::text IS NULL OR (m.file_path = :file_path AND left(m.file_path, 500) = left(:file_path, 500)))
+      AND (
+        :path_prefix::text IS NULL
+        OR (starts_with(m.file_path, :path_prefix) AND starts_with(left(m.file_path, 500), left(:path_prefix, 500)))
+      )
+      AND (:language::text IS NULL OR m.language = :language)
+      AND (:since::timestamptz IS NULL OR m.timestamp >= :since)
+      AND (:until::timestamptz IS NULL OR m.timestamp < :until)
+    LIMIT :limit_common
+  )
+)
 SELECT found.project, found.id, strength
 FROM (
-  SELECT candidates.project, candidates.id, candidates.timestamp, candidates.words || ''::tsvector AS words
-  FROM (
-    SELECT
-      candidates.*,
-      sum(pg_column_size(candidates.words)) OVER (
-        ORDER BY pg_column_size(candidates.words), candidates.id ROWS UNBOUNDED PRECEDING
-      ) AS size_bytes
-    FROM (
-      (
-        SELECT m.project, m.id, m.timestamp, m.words
-        FROM memories AS m
-        WHERE m.words @@ :rare::tsquery
-          AND (:projects::text[] IS NULL OR m.project = ANY (:projects))
-          AND (:session_id::text IS NULL OR m.session_id = :session_id)
-          AND (:agent_id::text IS NULL OR m.agent_id = :agent_id)
-          AND (:file_path::text IS NULL OR (m.file_path = :file_path AND left(m.file_path, 500) = left(:file_path, 500)))
-          AND (
-            :path_prefix::text IS NULL
-            OR (starts_with(m.file_path, :path_prefix) AND starts_with(left(m.file_path, 500), left(:path_prefix, 500)))
-          )
-          AND (:language::text IS NULL OR m.language = :language)
-          AND (:since::timestamptz IS NULL OR m.timestamp >= :since)
-          AND (:until::timestamptz IS NULL OR m.timestamp < :until)
-        LIMIT :limit_rare
-      )
-      UNION ALL
-      (
-        SELECT m.project, m.id, m.timestamp, m.words
-        FROM memories AS m
-        WHERE m.words @@ :together::tsquery
-          AND (:rare::tsquery IS NULL OR NOT m.words @@ :rare::tsquery)
-          AND (:projects::text[] IS NULL OR m.project = ANY (:projects))
-          AND (:session_id::text IS NULL OR m.session_id = :session_id)
-          AND (:agent_id::text IS NULL OR m.agent_id = :agent_id)
-          AND (:file_path::text IS NULL OR (m.file_path = :file_path AND left(m.file_path, 500) = left(:file_path, 500)))
-          AND (
-            :path_prefix::text IS NULL
-            OR (starts_with(m.file_path, :path_prefix) AND starts_with(left(m.file_path, 500), left(:path_prefix, 500)))
-          )
-          AND (:language::text IS NULL OR m.language = :language)
-          AND (:since::timestamptz IS NULL OR m.timestamp >= :since)
-          AND (:until::timestamptz IS NULL OR m.timestamp < :until)
-        LIMIT :limit_common
-      )
-      UNION ALL
-      (
-        SELECT m.project, m.id, m.timestamp, m.words
-        FROM memories AS m
-        WHERE m.words @@ :common::tsquery
-          AND (:rare::tsquery IS NULL OR NOT m.words @@ :rare::tsquery)
-          AND (:projects::text[] IS NULL OR m.project = ANY (:projects))
-          AND (:session_id::text IS NULL OR m.session_id = :session_id)
-          AND (:agent_id::text IS NULL OR m.agent_id = :agent_id)
-          AND (:file_path::text IS NULL OR (m.file_path = :file_path AND left(m.file_path, 500) = left(:file_path, 500)))
-          AND (
-            :path_prefix::text IS NULL
-            OR (starts_with(m.file_path, :path_prefix) AND starts_with(left(m.file_path, 500), left(:path_prefix, 500)))
-          )
-          AND (:language::text IS NULL OR m.language = :language)
-          AND (:since::timestamptz IS NULL OR m.timestamp >= :since)
-          AND (:until::timestamptz IS NULL OR m.timestamp < :until)
-        LIMIT :limit_common
-      )
-    ) AS candidates
-  ) AS candidates
-  WHERE candidates.size_bytes <= :limit_bytes
+  SELECT
+    project, id, timestamp,
+    CASE
+      WHEN pg_column_size(words) < 2000 AND pg_column_compression(words) IS NULL THEN words
+      ELSE words || ''::tsvector
+    END AS words
+  FROM candidates
+  WHERE (SELECT sum(pg_column_size(words)) <= :limit_bytes FROM candidates)
+    OR (project, id) IN (
+      SELECT project, id
+      FROM (
+        SELECT
+          project, id,
+          sum(pg_column_size(words)) OVER (ORDER BY pg_column_size(words), id ROWS UNBOUNDED PRECEDING) AS size_bytes
+        FROM candidates
+      ) AS shortest
+      WHERE size_bytes <= :limit_bytes
+    )
   OFFSET 0
 ) AS found
 CROSS JOIN LATERAL (

@@ -9,9 +9,11 @@ from statistics import median
 from types import ModuleType
 
 import numpy as np
+import pytest
 
 from app.models import Scope
 from app.store.postgresql import PostgresStore
+from app.store.postgresql import words as words_module
 from app.store.sqlite import SqliteStore
 from app.tokens import query_words
 from tests.conftest import MODEL, connections, new_database
@@ -67,3 +69,21 @@ async def test_scores_and_order_are_alike(postgres_url: Callable[[int], str], tm
     assert median(correlations) > 0.8
     assert 0.9 < median(ratios) < 1.1
     assert all(0.5 < edge < 2 for edge in np.percentile(ratios, [5, 95]))
+
+
+async def test_of_memories_with_too_many_words_the_shortest_are_ranked(
+    postgres_url: Callable[[int], str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store = PostgresStore(connections(await new_database(postgres_url(18))), MODEL)
+    await store.open()
+    codes = ["parse " + " ".join(f"word{hash((length, at))}" for at in range(length)) for length in range(20, 400, 20)]
+    rows = [new(new_code=code) for code in codes]
+    await store.memories.add(rows[::-1], NOON)
+    words, shortest_first = query_words("parse"), [row.memory.key for row in rows]
+    found = await store.memories.search_words(Scope(), words, 200)
+    assert {match.key for match in found} == {*shortest_first}
+    monkeypatch.setattr(words_module, "MAX_BYTES", 30_000)
+    some = {match.key for match in await store.memories.search_words(Scope(), words, 200)}
+    await store.close()
+    assert 1 < len(some) < len(rows)
+    assert some == {*shortest_first[: len(some)]}
