@@ -25,6 +25,7 @@ import numpy as np
 import structlog
 from numpy.typing import NDArray
 
+from app.api.deps import Services
 from app.embedding.embedder import document_text
 from app.embedding.worker import EmbeddingWorker, Priority
 from app.main import create_app
@@ -37,9 +38,6 @@ BATCH = 250
 DEPTH = 10
 WARM_UP = 50
 """Queries that are asked before the clock runs."""
-
-COUNTING_SECONDS = 5.0
-"""Until the background has counted the words of what was just stored."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -147,15 +145,15 @@ async def ask(
 
 
 @asynccontextmanager
-async def service(settings: Settings) -> AsyncIterator[tuple[httpx.AsyncClient, EmbeddingWorker]]:
+async def service(settings: Settings) -> AsyncIterator[tuple[httpx.AsyncClient, Services]]:
     """A client of an application in this process, once its model is loaded."""
     app = create_app(settings)
     async with app.router.lifespan_context(app):
         transport = httpx.ASGITransport(app)
         async with httpx.AsyncClient(transport=transport, base_url="http://localhost", timeout=120) as client:
-            worker = app.state.services.models.active.worker
-            await worker.wait_ready()
-            yield client, worker
+            services: Services = app.state.services
+            await services.models.active.worker.wait_ready()
+            yield client, services
 
 
 async def run(sets: Sequence[LabelledSet], kept: Path, only: Callable[[str], bool]) -> list[Result]:
@@ -175,10 +173,12 @@ async def run(sets: Sequence[LabelledSet], kept: Path, only: Callable[[str], boo
             if not only(store):
                 continue
             settings = Settings.model_validate({"backend": store, "spool_folder": folder / "spool", **where})
-            async with service(settings) as (client, worker):
+            async with service(settings) as (client, services):
+                worker = services.models.active.worker
                 for labelled in sets:
                     await load(client, labelled, await document_vectors(labelled, worker, kept))
-                    await asyncio.sleep(COUNTING_SECONDS)
+                    while await services.store.memories.refresh_frequencies():
+                        pass  # the words of all are counted once there is nothing left to count
                     for mode in MODES:
                         await ask(client, labelled, mode, WARM_UP)
                         result = measure(labelled, store, mode, *await ask(client, labelled, mode))
