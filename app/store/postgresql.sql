@@ -124,13 +124,13 @@ CROSS JOIN (
 
 -- name: search_words
 -- Memories that match, best first, by the share of the query's information in them: the sum over the words of idf (their
--- sum is 1) times ts_rank, over a length of which the mean counts as 1. SQLite has bm25. To unpack words is what costs:
--- of candidates that have too many of them the shortest are ranked, and adding an empty vector unpacks packed ones once
--- instead of for each word; of up to 2,000 bytes most are not packed. A memory may come twice: leaving those out would
--- read them all.
+-- sum is 1) times ts_rank, over a length of which the mean counts as 1. SQLite has bm25. To fetch and unpack words is
+-- what costs: of candidates that have too many of them the shortest are ranked, and adding an empty vector does it once
+-- instead of for each word. Short ones that are not packed stand in the row, mostly, and are ranked as they are. A memory
+-- may come twice: leaving those out would read them all.
 WITH candidates AS MATERIALIZED (
   (
-    SELECT m.project, m.id, m.timestamp, m.words
+    SELECT m.project, m.id, m.timestamp, m.words, pg_column_size(m.words) AS size
     FROM memories AS m
     WHERE m.words @@ :rare::tsquery
       AND (:projects::text[] IS NULL OR m.project = ANY (:projects))
@@ -148,7 +148,7 @@ WITH candidates AS MATERIALIZED (
   )
   UNION ALL
   (
-    SELECT m.project, m.id, m.timestamp, m.words
+    SELECT m.project, m.id, m.timestamp, m.words, pg_column_size(m.words) AS size
     FROM memories AS m
     WHERE m.words @@ :together::tsquery
       AND (:rare::tsquery IS NULL OR NOT m.words @@ :rare::tsquery)
@@ -167,7 +167,7 @@ WITH candidates AS MATERIALIZED (
   )
   UNION ALL
   (
-    SELECT m.project, m.id, m.timestamp, m.words
+    SELECT m.project, m.id, m.timestamp, m.words, pg_column_size(m.words) AS size
     FROM memories AS m
     WHERE m.words @@ :common::tsquery
       AND (:rare::tsquery IS NULL OR NOT m.words @@ :rare::tsquery)
@@ -189,18 +189,13 @@ SELECT found.project, found.id, strength
 FROM (
   SELECT
     project, id, timestamp,
-    CASE
-      WHEN pg_column_size(words) < 2000 AND pg_column_compression(words) IS NULL THEN words
-      ELSE words || ''::tsvector
-    END AS words
+    CASE WHEN size < 900 AND pg_column_compression(words) IS NULL THEN words ELSE words || ''::tsvector END AS words
   FROM candidates
-  WHERE (SELECT sum(pg_column_size(words)) <= :limit_bytes FROM candidates)
+  WHERE (SELECT sum(size) <= :limit_bytes FROM candidates)
     OR (project, id) IN (
       SELECT project, id
       FROM (
-        SELECT
-          project, id,
-          sum(pg_column_size(words)) OVER (ORDER BY pg_column_size(words), id ROWS UNBOUNDED PRECEDING) AS size_bytes
+        SELECT project, id, sum(size) OVER (ORDER BY size, id ROWS UNBOUNDED PRECEDING) AS size_bytes
         FROM candidates
       ) AS shortest
       WHERE size_bytes <= :limit_bytes

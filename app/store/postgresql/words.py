@@ -26,7 +26,7 @@ MAX_CANDIDATES = 1000
 """Memories with a rare word that are ranked at most."""
 
 MAX_BYTES = 1024 * 1024
-"""Of packed words that are ranked at most; those of 1,000 functions take some 300 kB."""
+"""Of words, as they are stored, that are ranked at most; those of 1,000 functions take some 300 kB."""
 
 HALF_SCORE = 0.365
 """What a memory of average length scores that holds every word once, which counts as 0.5 on the scale from 0 to 1."""
