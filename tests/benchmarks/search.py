@@ -31,7 +31,6 @@ from app.embedding.worker import EmbeddingWorker, Priority
 from app.main import create_app
 from app.settings import Settings
 from app.store.embedded import EmbeddedPostgres
-from app.store.protocol import MemoryStore
 from tests.benchmarks.labelled import LabelledSet, read_beir, standard_library
 
 MODES = ("fts", "semantic", "hybrid")
@@ -157,13 +156,6 @@ async def service(settings: Settings) -> AsyncIterator[tuple[httpx.AsyncClient, 
             yield client, services
 
 
-async def settled(memories: MemoryStore) -> None:
-    """Returns once the words of nine in ten memories, or more, are counted, and those of all merged into the index."""
-    while await memories.refresh_frequencies():
-        pass
-    await memories.merge_words()
-
-
 async def run(sets: Sequence[LabelledSet], kept: Path, only: Callable[[str], bool]) -> list[Result]:
     """All sets in all modes on both stores."""
     results = []
@@ -185,7 +177,8 @@ async def run(sets: Sequence[LabelledSet], kept: Path, only: Callable[[str], boo
                 worker = services.models.active.worker
                 for labelled in sets:
                     await load(client, labelled, await document_vectors(labelled, worker, kept))
-                    await settled(services.store.memories)
+                    await services.store.memories.refresh_frequencies()
+                    await services.store.memories.merge_words()
                     for mode in MODES:
                         await ask(client, labelled, mode, WARM_UP)
                         result = measure(labelled, store, mode, *await ask(client, labelled, mode))
