@@ -47,7 +47,7 @@ async def test_a_dry_run_reports_what_the_import_does_also_of_ids_that_come_twic
 async def test_a_dry_run_that_was_interrupted_still_knows_the_ids_it_met(
     store: Store, imports: Imports, repeating: Path
 ) -> None:
-    before = await interrupted(imports, repeating, DRY)
+    before = await interrupted(store, imports, repeating, DRY)
     again = await imports.begin(repeating, DRY)
     assert again.job.id == before.id
     dry = await imports.run(again)

@@ -32,9 +32,8 @@ def source(tmp_path: Path) -> Path:
 async def test_a_change_of_the_model_during_an_import_is_no_difference(
     store: Store, tmp_path: Path, source: Path
 ) -> None:
-    before = await interrupted(await opened(store, tmp_path), source, OPTIONS)
+    before = await interrupted(store, await opened(store, tmp_path), source, OPTIONS)
     kept = before.counts.migrated
-    assert kept < 35
     await store.models.aim("next", datetime.now(UTC), NOON)
     await store.embeddings.queue_missing("next", NOON)
     claims = await store.embeddings.claim("next", 1000, datetime.now(UTC), NOON)
@@ -48,7 +47,7 @@ async def test_a_change_of_the_model_during_an_import_is_no_difference(
 
 
 async def test_an_interrupted_import_goes_on_where_it_stopped(store: Store, tmp_path: Path, source: Path) -> None:
-    before = await interrupted(await opened(store, tmp_path), source, OPTIONS)
+    before = await interrupted(store, await opened(store, tmp_path), source, OPTIONS)
     job = await finished(await opened(store, tmp_path), before.id)
     assert job.state is ImportState.COMPLETED
     assert (job.counts.migrated, job.counts.skipped, job.counts.failed) == (35, 0, 0)

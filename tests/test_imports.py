@@ -35,17 +35,23 @@ async def opened(store: Store, folder: Path, lease_seconds: float = 60) -> Impor
     return service
 
 
-async def interrupted(imports: Imports, path: Path, options: ImportOptions) -> Import:
-    """An import that was broken off after a batch or more, as by a crash."""
+async def interrupted(store: Store, imports: Imports, path: Path, options: ImportOptions) -> Import:
+    """An import that was broken off after its first batch, as by a crash."""
     claimed = await imports.begin(path, options)
+    kept = store.imports.save_batch
+
+    async def save(lease: Lease, batch: ImportBatch, now: datetime, *, dry_run: bool) -> Counts:
+        counts = await kept(lease, batch, now, dry_run=dry_run)
+        task.cancel()
+        return counts
+
+    store.imports.save_batch = save  # type: ignore[method-assign]
     task = asyncio.create_task(imports.run(claimed))
-    async with asyncio.timeout(20):
-        while (await imports.get(claimed.job.id, None)).progress.processed < 10:
-            await asyncio.sleep(0)
-    task.cancel()
-    await asyncio.gather(task, return_exceptions=True)
+    await asyncio.wait([task], timeout=20)
+    store.imports.save_batch = kept  # type: ignore[method-assign]
+    assert task.cancelled()
     job = await imports.get(claimed.job.id, None)
-    assert job.state is ImportState.RUNNING
+    assert (job.state, job.progress.processed) == (ImportState.RUNNING, 10)
     return job
 
 
