@@ -21,7 +21,7 @@ def excerpts_of(hits: Sequence[tuple[str, int]], query: QueryWords) -> list[Exce
     """
     parts = [_looked_through(code, first_line) for code, first_line in hits]
     texts = ["\n".join(part.lines) for part in parts]
-    found = places_of(texts, {*query.words, *query.identifiers})
+    found = places_of(texts, query)
     return [_excerpt(*given) for given in zip(parts, texts, found, strict=True)]
 
 

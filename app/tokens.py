@@ -47,6 +47,9 @@ _ASCII_RUNS = {code: chr(code) if _RUN.match(chr(code)) else " " for code in ran
 
 _SIGN = re.compile(r"[^\w ]")
 
+_SMALL = str.maketrans({"\u0130": "i", "\u03a3": "\u03c3"})
+"""I with a dot, whose small form is two characters, and Sigma, whose small form depends on what follows."""
+
 _PART = re.compile(r"[A-Z]+(?![a-z])|[A-Z]?[a-z]+|\d+|[^\W\d_A-Za-z]+")
 
 _KEYWORD_DEFINITION = (
@@ -159,6 +162,23 @@ def is_code(query: str) -> bool:
 def without_signs(text: str) -> str:
     """The text with a blank for each character that is of no word."""
     return text.translate(_ASCII_RUNS) if text.isascii() else _SIGN.sub(" ", text)
+
+
+def in_small_letters(text: str) -> str:
+    """The text in small letters, each in its place."""
+    return text.lower() if text.isascii() else text.translate(_SMALL).lower()
+
+
+def clues_of(query: QueryWords) -> Set[str]:
+    """Texts of which one or more are in each run of word characters that a word of the query finds, in small letters.
+
+    A stem differs from its word in the last letter at most, or in the last two if it ends in "e" (Porter2). The whole
+    of a run has lost its underscores: there are two of them side by side, or one between two letters of the whole.
+    """
+    words = [word.removeprefix(NAME_MARK) for word in (*query.words, *query.identifiers)]
+    begins = {word[: max(1, len(word) - (2 if word[-1] == "e" else 1))] for word in words}
+    parted = {"_".join(letters) for word in words for letters in pairwise(word)}
+    return {"__"} | begins | parted
 
 
 @lru_cache(maxsize=65536)

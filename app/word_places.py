@@ -1,34 +1,39 @@
 """Where texts hold the words of a query."""
 
-from collections.abc import Mapping, Sequence, Set
+from collections.abc import Sequence
+from functools import cache
 
-from app.tokens import counts_as, without_signs
+from ahocorasick_rs import AhoCorasick, Implementation
+
+from app.models import QueryWords
+from app.tokens import clues_of, counts_as, in_small_letters, without_signs
 
 Place = tuple[int, int, int]
-"""Begin and end of a run of word characters, and which wanted words it counts as, a bit for each."""
+"""Begin and end of a run of word characters, and which words of the query it counts as, a bit for each."""
 
 
-def places_of(texts: Sequence[str], wanted: Set[str]) -> list[list[Place]]:
-    """Of each text where it holds wanted words, in order."""
-    bits = {word: 1 << number for number, word in enumerate(wanted)}
-    bare = [without_signs(text) for text in texts]
-    runs = [set(text.split()) for text in bare]
-    met = list(set().union(*runs))
-    bits_of = {
-        run: sum([bits[word] for word in words & wanted])
-        for run, words in zip(met, map(counts_as, met), strict=True)
-        if not wanted.isdisjoint(words)
-    }
-    return [_places(text, some & bits_of.keys(), bits_of) for text, some in zip(bare, runs, strict=True)]
+def places_of(texts: Sequence[str], query: QueryWords) -> list[list[Place]]:
+    """Of each text where it holds words of the query, in order."""
+    bits = {word: 1 << number for number, word in enumerate({*query.words, *query.identifiers})}
+    clues = AhoCorasick(clues_of(query), implementation=Implementation.NoncontiguousNFA)
 
+    @cache
+    def bits_of(run: str) -> int:
+        return sum([bits[word] for word in counts_as(run) & bits.keys()])
 
-def _places(bare: str, runs: Set[str], bits_of: Mapping[str, int]) -> list[Place]:
-    padded = f" {bare} "
-    found = []
-    for run in runs:
-        sought, length, bits = f" {run} ", len(run), bits_of[run]
-        begin = padded.find(sought)
-        while begin >= 0:
-            found.append((begin, begin + length, bits))
-            begin = padded.find(sought, begin + length)
-    return sorted(found)
+    def places(text: str) -> list[Place]:
+        """Looks up only runs with a clue: most have none."""
+        padded = f" {without_signs(text)} "
+        small = in_small_letters(padded)
+        found = []
+        end = 0
+        for _, at, _ in clues.find_matches_as_indexes(small):
+            if at < end:
+                continue
+            begin = small.rfind(" ", 0, at)
+            end = small.find(" ", at)
+            if counted := bits_of(padded[begin + 1 : end]):
+                found.append((begin, end - 1, counted))
+        return found
+
+    return [places(text) for text in texts]

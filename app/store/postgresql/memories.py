@@ -244,8 +244,3 @@ def memory_from(row: Any) -> Memory:
 def in_utc(time: datetime) -> datetime:
     """The first and the last moment there is asyncpg sends as infinite, and answers without a zone."""
     return time.replace(tzinfo=UTC) if time.tzinfo is None else time
-
-
-def match_from(row: Any) -> Match:
-    """A row of a search."""
-    return Match(MemoryKey(row["project"], row["id"]), row["score"])
