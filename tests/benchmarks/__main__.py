@@ -18,20 +18,24 @@ from tests.benchmarks.rows import Corpus, corpus
 
 BUILD = Path(".build/bench").absolute()
 
+ROUNDS = 2
+MORE_ROUNDS = 5
+"""Of the parts that compare milliseconds: a moment in which the machine does something else must not decide."""
+
 
 def parts(rows: Corpus, models: Path, arguments: argparse.Namespace) -> dict[str, Callable[[Path], Iterator[Figure]]]:
     """By name; each works in a folder of its own."""
-    seconds, rounds = arguments.seconds, arguments.rounds
+    seconds, rounds, more = arguments.seconds, arguments.rounds or ROUNDS, arguments.rounds or MORE_ROUNDS
     sizes = (*searches.SIZES, searches.LARGE) if arguments.large else searches.SIZES
     return {
         writers.PART: lambda folder: writers.measure(
             rows, folder, models, writers.Effort(seconds, rounds, tuple(arguments.writers or writers.WRITERS))
         ),
         searches.PART: lambda folder: searches.measure(
-            rows, folder, models, searches.Effort(seconds, rounds, tuple(arguments.sizes or sizes))
+            rows, folder, models, searches.Effort(seconds, more, tuple(arguments.sizes or sizes))
         ),
         import_copy.PART: lambda folder: import_copy.measure(folder, rounds),
-        background.PART: lambda folder: background.measure(rows, folder, models, seconds, rounds),
+        background.PART: lambda folder: background.measure(rows, folder, models, seconds, more),
         start_up.PART: lambda folder: start_up.measure(rows, folder, models, seconds, rounds),
         peers.PART: lambda folder: peers.measure(rows, folder, models, 2 * seconds, rounds),
     }
@@ -44,7 +48,7 @@ def main() -> None:
     parser.add_argument("--large", action="store_true", help=f"searches among {searches.LARGE:,} memories too")
     parser.add_argument("--peers", action="store_true", help="AI-AfterImage and Chroma too, installed from PyPI")
     parser.add_argument("--seconds", type=float, default=1.0, help="of each side in each round")
-    parser.add_argument("--rounds", type=int, default=2, help="how often both sides take their turn")
+    parser.add_argument("--rounds", type=int, help="how often both sides take their turn, in each part")
     parser.add_argument("--writers", type=int, action="append", help="this number alone; may be repeated")
     parser.add_argument("--sizes", type=int, action="append", help="searches among so many; may be repeated")
     arguments = parser.parse_args()

@@ -86,7 +86,7 @@ class Scene:
             turns = count()
 
             def alone(mode: str = mode, turns: Iterator[int] = turns) -> Sample:
-                asked = queries[next(turns) :: 2 * self.rounds]  # none of which it has a vector of yet
+                asked = queries[next(turns) :: 2 * (self.rounds + 1)]  # none of which it has a vector of yet
                 bodies = [request(f"/v1/search/{mode}", {"query": query}) for query in asked]
                 return run_side("load", HttpSide(self.service.port, bodies, 1, self.seconds))
 

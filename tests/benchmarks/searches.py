@@ -67,7 +67,7 @@ def at_size(corpus: Corpus, folder: Path, models: Path, effort: Effort, size: in
         def over_http(mode: SearchMode) -> Callable[[], Sample]:
             def run() -> Sample:
                 nonlocal turn
-                asked = queries[turn :: effort.rounds * len(effort.modes)]  # none of which it has a vector of yet
+                asked = queries[turn :: (effort.rounds + 1) * len(effort.modes)]  # none of which it has a vector of yet
                 turn += 1
                 bodies = [request(f"/v1/search/{mode}", {"query": query, "limit": LIMIT}) for query in asked]
                 return run_side("load", HttpSide(service.port, bodies, 1, effort.seconds))
