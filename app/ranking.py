@@ -64,17 +64,15 @@ def distinction(words: Sequence[Match]) -> float:
     return min(1.0, max(0.0, (less - least) / (most - least)))
 
 
-def rank_words(words: Sequence[Match]) -> list[Ranked]:
-    """The text arm alone."""
-    return [Ranked(key, score, score, None, rank, None, score) for rank, (key, score, _) in enumerate(words, 1)]
+def ranked_by_words(match: Match, rank: int) -> Ranked:
+    """A place of the text arm alone."""
+    return Ranked(match.key, match.score, match.score, None, rank, None, match.score)
 
 
-def rank_vectors(vectors: Sequence[Match]) -> list[Ranked]:
-    """The semantic arm alone; a negative cosine scores 0."""
-    return [
-        Ranked(match.key, (score := _cosine(match)), None, match.score, None, rank, 0.0, score)
-        for rank, match in enumerate(vectors, 1)
-    ]
+def ranked_by_meaning(match: Match, rank: int) -> Ranked:
+    """A place of the semantic arm alone; a negative cosine scores 0."""
+    score = _cosine(match)
+    return Ranked(match.key, score, None, match.score, None, rank, 0.0, score)
 
 
 def fuse(words: Sequence[Match], vectors: Sequence[Match], weights: Weights, depth: int) -> list[Ranked]:

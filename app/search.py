@@ -1,15 +1,16 @@
 """Finds memories by words, by meaning, or by both."""
 
 import asyncio
-from collections.abc import Sequence
-from datetime import datetime
+from collections.abc import Mapping, Sequence
 from enum import StrEnum
+from typing import NamedTuple
 
 from app.embedding.embedder import query_text
 from app.embedding_models import EmbeddingModels
 from app.excerpts import excerpts_of
-from app.models import Distinct, Explanation, Hit, Match, QueryWords, Scope
-from app.ranking import Ranked, Weights, distinction, fuse, fuse_ranks, rank_vectors, rank_words
+from app.models import Best, Distinct, Explanation, Hit, Match, MemoryKey, Piece, QueryWords, Scope, Vector
+from app.ranking import Ranked, Weights, distinction, fuse, fuse_ranks, ranked_by_meaning, ranked_by_words
+from app.store.distinct import by_score_and_time, distinct_places
 from app.store.protocol import MemoryStore
 from app.tokens import identifier_of, is_code, query_words
 
@@ -66,16 +67,16 @@ class Searches:
         words = query_words(query, match_all=match_all)
         usual = max(limit, CANDIDATES) if mode is SearchMode.HYBRID else max(2 * limit, CANDIDATES_ALONE)
         for depth in (usual, MAX_CANDIDATES):
-            found, meaning = await self._arms(mode, scope, query, words, depth)
-            weights = self._weights_for(mode, query, found)
-            ranked = self._ranked(mode, found, meaning, weights, depth)
-            chosen = [place for place in ranked if place.score >= threshold]
-            best = await self._distinct(scope, chosen, limit)
-            if len(best) == limit or len(chosen) < len(ranked) or max(len(found), len(meaning)) < depth:
+            if mode is SearchMode.HYBRID:
+                answer = await self._both(scope, query, words, limit, threshold, depth)
+            else:
+                answer = await self._alone(mode, scope, query, words, limit, threshold, depth)
+            if len(answer.best) == limit or not answer.more:
                 break
-        pieces = {match.key: match.piece for match in meaning if match.piece}
+        pieces = answer.pieces
         hits = [
-            (one.memory.new_code, piece.first_line if (piece := pieces.get(place.key)) else 1) for place, one in best
+            (one.memory.new_code, piece.first_line if (piece := pieces.get(place.key)) else 1)
+            for place, one in answer.best
         ]
         return [
             Hit(
@@ -89,72 +90,70 @@ class Searches:
                 copies=one.copies,
                 last_timestamp=one.last_timestamp,
                 excerpt=excerpt,
-                explanation=_explain(place, weights, words) if explain else None,
+                explanation=_explain(place, answer.weights, words) if explain else None,
             )
-            for (place, one), excerpt in zip(best, excerpts_of(hits, words), strict=True)
+            for (place, one), excerpt in zip(answer.best, excerpts_of(hits, words), strict=True)
         ]
 
-    def _weights_for(self, mode: SearchMode, query: str, found: Sequence[Match]) -> Weights:
-        match mode:
-            case SearchMode.FTS:
-                return Weights(fts=1, semantic=0)
-            case SearchMode.SEMANTIC:
-                return Weights(fts=0, semantic=1)
-            case SearchMode.HYBRID:
-                literal = identifier_of(query) is not None or is_code(query)
-                return self._weights.towards_words(1.0 if literal else distinction(found))
-
-    async def _arms(
-        self, mode: SearchMode, scope: Scope, query: str, words: QueryWords, depth: int
-    ) -> tuple[Sequence[Match], Sequence[Match]]:
-        """What the words find, and what the meaning finds; one that is not asked finds nothing."""
-        if mode is SearchMode.FTS:
-            return await self._search_words(scope, words, depth), []
+    async def _alone(
+        self,
+        mode: SearchMode,
+        scope: Scope,
+        query: str,
+        words: QueryWords,
+        limit: int,
+        threshold: float,
+        depth: int,
+    ) -> "_Answer":
+        """One arm. Newer first among equals, such as negative cosines."""
         if mode is SearchMode.SEMANTIC:
-            return [], await self._search_meaning(scope, query, words, depth, at_once=True)
-        return await asyncio.gather(
+            vector, model = await self._query_vector(query, scope, at_once=True)
+            best = await self._store.best_by_vectors(scope, vector, model, limit, depth, words)
+            ranked, weights = ranked_by_meaning, Weights(fts=0, semantic=1)
+        else:
+            best = await self._store.best_by_words(scope, words, limit, depth) if words else Best([], 0)
+            ranked, weights = ranked_by_words, Weights(fts=1, semantic=0)
+        places = [(ranked(match, rank), distinct) for match, rank, distinct in best.found]
+        chosen = [found for found in places if found[0].score >= threshold]
+        chosen.sort(key=by_score_and_time, reverse=True)
+        pieces = {match.key: match.piece for match, _, _ in best.found}
+        return _Answer(chosen, pieces, weights, more=len(chosen) == len(places) and best.matches >= depth)
+
+    async def _both(
+        self, scope: Scope, query: str, words: QueryWords, limit: int, threshold: float, depth: int
+    ) -> "_Answer":
+        """Both arms, fused."""
+        found, meaning = await asyncio.gather(
             self._search_words(scope, words, depth), self._search_meaning(scope, query, words, depth)
         )
-
-    def _ranked(
-        self, mode: SearchMode, found: Sequence[Match], meaning: Sequence[Match], weights: Weights, depth: int
-    ) -> Sequence[Ranked]:
-        if mode is SearchMode.FTS:
-            return rank_words(found)
-        if mode is SearchMode.SEMANTIC:
-            return rank_vectors(meaning)
-        if self._fusion is Fusion.RRF:
-            return fuse_ranks(found, meaning, weights)
-        return fuse(found, meaning, weights, depth)
-
-    async def _distinct(self, scope: Scope, places: Sequence[Ranked], limit: int) -> list[tuple[Ranked, Distinct]]:
-        """The best of each code, newer first among equals; looked up in parts until there are enough."""
-        by_code: dict[int, tuple[Ranked, Distinct]] = {}
-        size = 2 * limit
-        for at in range(0, len(places), size):
-            part = {place.key: place for place in places[at : at + size]}
-            scores = {key: place.score for key, place in part.items()}
-            better = [code for code, (place, _) in by_code.items() if place.score > places[at].score]
-            for one in await self._store.distinct(scope, scores, limit, better):
-                found = (part[one.memory.key], one)
-                by_code[one.code_hash] = max(by_code.get(one.code_hash, found), found, key=_by_score_and_time)
-            if len(by_code) >= limit:
-                break
-        return sorted(by_code.values(), key=_by_score_and_time, reverse=True)[:limit]
+        literal = identifier_of(query) is not None or is_code(query)
+        weights = self._weights.towards_words(1.0 if literal else distinction(found))
+        rrf = self._fusion is Fusion.RRF
+        ranked = fuse_ranks(found, meaning, weights) if rrf else fuse(found, meaning, weights, depth)
+        chosen = [place for place in ranked if place.score >= threshold]
+        best = await distinct_places(self._store, scope, chosen, limit)
+        pieces = {match.key: match.piece for match in meaning}
+        more = len(chosen) == len(ranked) and max(len(found), len(meaning)) >= depth
+        return _Answer(best, pieces, weights, more)
 
     async def _search_words(self, scope: Scope, words: QueryWords, limit: int) -> Sequence[Match]:
         return await self._store.search_words(scope, words, limit) if words else []
 
-    async def _search_meaning(
-        self, scope: Scope, query: str, words: QueryWords, limit: int, *, at_once: bool = False
-    ) -> Sequence[Match]:
-        vector, model = await self._models.query_vector(query_text(query), scope.projects, at_once=at_once)
+    async def _search_meaning(self, scope: Scope, query: str, words: QueryWords, limit: int) -> Sequence[Match]:
+        vector, model = await self._query_vector(query, scope)
         return await self._store.search_vectors(scope, vector, model, limit, words)
 
+    async def _query_vector(self, query: str, scope: Scope, *, at_once: bool = False) -> tuple[Vector, str]:
+        return await self._models.query_vector(query_text(query), scope.projects, at_once=at_once)
 
-def _by_score_and_time(found: tuple[Ranked, Distinct]) -> tuple[float, datetime]:
-    place, one = found
-    return place.score, one.memory.timestamp
+
+class _Answer(NamedTuple):
+    """The best of each code, the pieces that matched, and whether there may be more than were looked for."""
+
+    best: Sequence[tuple[Ranked, Distinct]]
+    pieces: Mapping[MemoryKey, Piece | None]
+    weights: Weights
+    more: bool
 
 
 def _explain(place: Ranked, weights: Weights, words: QueryWords) -> Explanation:

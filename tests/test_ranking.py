@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from app.models import Match, MemoryKey
-from app.ranking import Weights, distinction, fuse, fuse_ranks, rank_vectors
+from app.ranking import Weights, distinction, fuse, fuse_ranks, ranked_by_meaning
 
 
 def match(number: int, score: float) -> Match:
@@ -28,7 +28,7 @@ def test_scores_are_divided_by_the_best_of_their_arm() -> None:
 
 
 def test_a_negative_cosine_scores_zero() -> None:
-    [ranked] = rank_vectors([match(1, -0.5)])
+    ranked = ranked_by_meaning(match(1, -0.5), 1)
     assert (ranked.score, ranked.semantic_score) == (0.0, -0.5)
 
 

@@ -30,7 +30,7 @@ from app.models.memories import (
     Vector,
     Words,
 )
-from app.models.search import Distinct, Excerpt, Explanation, Hit, Match, Piece, QueryWords, Scope
+from app.models.search import Best, Distinct, Excerpt, Explanation, Found, Hit, Match, Piece, QueryWords, Scope
 from app.models.stats import (
     EmbeddingStats,
     ModelChangeStats,
@@ -47,6 +47,7 @@ __all__ = [
     "MAX_PROJECT_CHARACTERS",
     "MAX_TEXT_BYTES",
     "MAX_WHOLE_CHARACTERS",
+    "Best",
     "Counts",
     "Distinct",
     "EmbeddingStats",
@@ -58,6 +59,7 @@ __all__ = [
     "ExportState",
     "Finding",
     "FindingKind",
+    "Found",
     "Hit",
     "Import",
     "ImportStage",

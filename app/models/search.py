@@ -80,6 +80,21 @@ class Distinct:
     last_timestamp: datetime
 
 
+class Found(NamedTuple):
+    """What one arm of a search found: a match, its rank among all matches, from 1, and what is answered of it."""
+
+    match: Match
+    rank: int
+    distinct: Distinct
+
+
+class Best(NamedTuple):
+    """The best of each code that one arm found, best first, newer first among equals, and how many matches it found."""
+
+    found: Sequence[Found]
+    matches: int
+
+
 @dataclass(frozen=True, slots=True)
 class Excerpt:
     """A few lines of `new_code` around what matched."""

@@ -185,7 +185,9 @@ WITH candidates AS MATERIALIZED (
     LIMIT :limit_common
   )
 )
-SELECT found.project, found.id, strength
+SELECT
+  found.project, found.id, NULL::integer AS first_line, NULL::integer AS last_line,
+  strength / (strength + :half_score::float8) AS score
 FROM (
   SELECT
     project, id, timestamp,
@@ -211,17 +213,30 @@ CROSS JOIN LATERAL (
 ORDER BY strength DESC, found.timestamp DESC, found.id DESC
 LIMIT :limit;
 
+-- name: given_matches
+-- Memories with scores, as a search finds them.
+SELECT project, id, NULL::integer AS first_line, NULL::integer AS last_line, score
+FROM unnest(:keys_projects::text[], :keys_ids::uuid[], :scores::float8[]) AS given (project, id, score);
+
 -- name: distinct_memories
--- Of memories with scores the best of each code, and how many in the scope have that code and the time of the newest;
--- counts no further than the limit in all. Long texts are read of those alone that are answered, not of known codes.
-WITH wanted AS (
+-- Follows another statement, whose rows are `found`: of these memories with scores, some of them twice, the best of each
+-- code, and how many in the scope have that code and the time of the newest; counts no further than the limit in all.
+-- Long texts are read of those alone that are answered, not of known codes. The planner may have been told for the sake
+-- of the search not to sort, or to read no index in order: each memory is looked up nevertheless.
+WITH matches AS (
+  SELECT DISTINCT ON (project, id) project, id, first_line, last_line, score
+  FROM found
+  ORDER BY project, id, score DESC
+),
+wanted AS (
   SELECT
     m.project, m.id, m.file_path, m.new_code, m.old_code, m.context, m.session_id, m.agent_id, m.language, m.timestamp,
-    m.created_at, m.import_id, m.code_hash, wanted.score,
-    row_number() OVER (PARTITION BY m.code_hash ORDER BY wanted.score DESC, m.timestamp DESC, m.id DESC) AS place,
+    m.created_at, m.import_id, m.code_hash, matches.first_line, matches.last_line, matches.score,
+    row_number() OVER (ORDER BY matches.score DESC, m.timestamp DESC, m.id DESC) AS rank,
+    row_number() OVER (PARTITION BY m.code_hash ORDER BY matches.score DESC, m.timestamp DESC, m.id DESC) AS place,
     count(*) OVER () AS present
-  FROM unnest(:keys_projects::text[], :keys_ids::uuid[], :scores::float8[]) AS wanted (project, id, score)
-  JOIN memories AS m USING (project, id)
+  FROM matches
+  CROSS JOIN LATERAL (SELECT * FROM memories WHERE project = matches.project AND id = matches.id OFFSET 0) AS m
 ),
 best AS (
   SELECT *
@@ -233,7 +248,8 @@ best AS (
 )
 SELECT
   m.project, m.id, m.file_path, m.new_code, m.old_code, m.context, m.session_id, m.agent_id, m.language, m.timestamp,
-  m.created_at, m.import_id, q.memory_id IS NOT NULL AS queued, q.due_at, m.code_hash, m.present,
+  m.created_at, m.import_id, q.memory_id IS NOT NULL AS queued, q.due_at, m.code_hash, m.first_line, m.last_line, m.score,
+  m.rank, m.present, (SELECT count(*) FROM found) AS found,
   coalesce(same.copies, 1) AS copies, coalesce(same.last_timestamp, m.timestamp) AS last_timestamp
 FROM best AS m
 LEFT JOIN embedding_queue AS q
@@ -253,7 +269,7 @@ LEFT JOIN (
       AND (:since::timestamptz IS NULL OR m.timestamp >= :since)
       AND (:until::timestamptz IS NULL OR m.timestamp < :until)
     LIMIT :limit_copies
-  ) AS found
+  ) AS counted
   GROUP BY code_hash
 ) AS same ON same.code_hash = m.code_hash
 ORDER BY m.score DESC, m.timestamp DESC, m.id DESC;

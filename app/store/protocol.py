@@ -8,6 +8,7 @@ from uuid import UUID
 
 from app.access import AuditEntry, Key
 from app.models import (
+    Best,
     Counts,
     Distinct,
     Finding,
@@ -111,6 +112,14 @@ class MemoryStore(Protocol):
         texts are read. One that a standby lacks is there nevertheless. Copies are counted in the scope, exactly until
         the codes of all together are in more than MAX_COPIES memories; then too few are counted.
         """
+
+    async def best_by_words(self, scope: Scope, query: QueryWords, limit: int, candidates: int) -> Best:
+        """What `distinct` answers of about so many candidates that `search_words` finds."""
+
+    async def best_by_vectors(
+        self, scope: Scope, vector: Vector, model: str, limit: int, candidates: int, words: QueryWords = NO_WORDS
+    ) -> Best:
+        """The same of what `search_vectors` finds."""
 
     async def refresh_frequencies(self) -> int:
         """Counts anew in how many memories each word is, of projects that have grown or shrunk by a tenth.

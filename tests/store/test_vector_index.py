@@ -14,7 +14,7 @@ from app.embedding.hashing import HashingEmbedder
 from app.embedding_models import EmbeddingModels
 from app.models import ImportState, Match, Scope, Vector, VectorIndexKind, VectorIndexState, VectorIndexStats
 from app.store.postgresql import PostgresStore, vector_index
-from app.store.postgresql.vectors import PostgresVectors
+from app.store.postgresql.queries import Statement
 from app.vector_index import VectorIndexUpkeep
 from tests.conftest import MODEL, connections, execute, new_database
 from tests.memories import NOON, minutes, new
@@ -157,22 +157,27 @@ async def test_a_page_is_full_and_right_with_and_without_the_index(store: Postgr
     assert found == sorted(found, key=lambda match: match.score, reverse=True)
 
 
+@pytest.mark.parametrize("alone", [True, False])
 async def test_a_search_that_the_index_leaves_short_is_exact(
-    store: PostgresStore, monkeypatch: pytest.MonkeyPatch
+    store: PostgresStore, monkeypatch: pytest.MonkeyPatch, *, alone: bool
 ) -> None:
     await store.embeddings.ensure_index(MODEL)
     monkeypatch.setattr(vector_index, "SEARCH_LIST", 1)
     monkeypatch.setattr(vector_index, "MAX_SCANNED", 1)
-    exact, settings = PostgresVectors._search_exactly, set()
+    fetch, settings = Statement.fetch, []
 
-    async def noted(self: PostgresVectors, used: Any, *given: Any) -> list[Any]:
-        settings.add(await used.fetchval("SHOW enable_sort"))
-        return await exact(self, used, *given)
+    async def noted(self: Statement, used: Any) -> list[Any]:
+        settings.append(await used.fetchval("SHOW enable_sort"))
+        return await fetch(self, used)
 
-    monkeypatch.setattr(PostgresVectors, "_search_exactly", noted)
-    found = await search(store, Scope(path_prefix="src/0/"), limit=100)
-    assert len({match.key for match in found}) == 100
-    assert settings == {"on"}
+    monkeypatch.setattr(Statement, "fetch", noted)
+    scope = Scope(path_prefix="src/0/")
+    if alone:
+        found = (await store.memories.best_by_vectors(scope, unit_vectors(1)[0], MODEL, 10, 100)).matches
+    else:
+        found = len({match.key for match in await search(store, scope, limit=100)})
+    assert found >= 100
+    assert settings == ["off", "on"]
 
 
 async def test_the_scan_goes_on_until_the_page_is_full(store: PostgresStore, connection: Any) -> None:

@@ -11,7 +11,7 @@ from pgvector import HalfVector
 from app.models import MAX_WHOLE_CHARACTERS, MemoryKey, Vector, VectorIndexStats
 from app.store.embedding_protocol import QUEUED_AT_ONCE, Backlog, ClaimedMemory, EmbeddingFailure, PieceVector
 from app.store.postgresql.connections import Connections
-from app.store.postgresql.memories import key_arrays, memory_from
+from app.store.postgresql.rows import key_arrays, memory_from
 from app.store.postgresql.vector_index import HnswIndex
 
 

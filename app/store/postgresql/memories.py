@@ -1,7 +1,7 @@
 """Memories in PostgreSQL."""
 
-from collections.abc import Iterable, Mapping, Sequence
-from datetime import UTC, datetime
+from collections.abc import Mapping, Sequence
+from datetime import datetime
 from typing import Any
 from uuid import UUID
 
@@ -9,9 +9,9 @@ from pgvector import HalfVector
 
 from app.models import (
     MAX_WHOLE_CHARACTERS,
+    Best,
     Distinct,
     EmbeddingStats,
-    EmbeddingStatus,
     Match,
     Memory,
     MemoryKey,
@@ -24,12 +24,13 @@ from app.models import (
 )
 from app.store.group_commit import GroupCommit
 from app.store.postgresql.connections import Connections
-from app.store.postgresql.queries import fetch
+from app.store.postgresql.queries import Statement, distinct_found, fetch
 from app.store.postgresql.reads import Reads
+from app.store.postgresql.rows import distinct_from, in_utc, key_arrays, memory_from
 from app.store.postgresql.vector_index import HnswIndex
 from app.store.postgresql.vectors import PostgresVectors
 from app.store.postgresql.words import PostgresWords, tsvector
-from app.store.protocol import MAX_COPIES, NO_WORDS, Position
+from app.store.protocol import NO_WORDS, Position
 
 MAX_GROUPS = 4
 """Of single writes, being stored at once where some take long."""
@@ -168,25 +169,24 @@ class PostgresMemories:
         self, scope: Scope, scores: Mapping[MemoryKey, float], limit: int, known: Sequence[int] = ()
     ) -> list[Distinct]:
         """See MemoryStore."""
-        given = {
-            **scope.fields(),
-            **{f"keys_{name}": values for name, values in key_arrays(scores).items()},
-            "scores": list(scores.values()),
-            "known": known,
-            "limit": limit,
-            "limit_copies": MAX_COPIES,
-        }
-
-        async def read(connection: Any) -> list[Any]:
-            return await fetch(connection, self._queries.distinct_memories, **given)
-
-        rows = await self._reads.run(read)
+        keys = {f"keys_{name}": values for name, values in key_arrays(scores).items()}
+        given = Statement.of(self._queries.given_matches, **keys, scores=list(scores.values()))
+        statement = given.then(distinct_found(self._queries, scope, limit, known))
+        rows = await self._reads.run(statement.fetch)
         if self._reads.may_lag and (not rows or rows[0]["present"] < len(scores)):
             async with self._connections.acquire() as connection:
-                rows = await read(connection)
-        return [
-            Distinct(memory_from(row), row["code_hash"], row["copies"], in_utc(row["last_timestamp"])) for row in rows
-        ]
+                rows = await statement.fetch(connection)
+        return [distinct_from(row) for row in rows]
+
+    async def best_by_words(self, scope: Scope, query: QueryWords, limit: int, candidates: int) -> Best:
+        """See MemoryStore."""
+        return await self._words.best(scope, query, limit, candidates)
+
+    async def best_by_vectors(
+        self, scope: Scope, vector: Vector, model: str, limit: int, candidates: int, words: QueryWords = NO_WORDS
+    ) -> Best:
+        """See MemoryStore."""
+        return await self._vectors.best(scope, vector, model, limit, candidates, words)
 
     async def stats(self, projects: Sequence[str] | None, model: str) -> Stats:
         """See MemoryStore."""
@@ -211,36 +211,3 @@ class PostgresMemories:
                 index=index,
             ),
         )
-
-
-def key_arrays(keys: Iterable[MemoryKey]) -> dict[str, Any]:
-    """Keys as the two arrays that queries take."""
-    keys = list(keys)
-    return {"projects": [key.project for key in keys], "ids": [key.id for key in keys]}
-
-
-def memory_from(row: Any) -> Memory:
-    """The one place where a row becomes a memory."""
-    status = EmbeddingStatus.READY
-    if row["queued"]:
-        status = EmbeddingStatus.FAILED if row["due_at"] is None else EmbeddingStatus.PENDING
-    return Memory(
-        id=row["id"],
-        project=row["project"],
-        file_path=row["file_path"],
-        new_code=row["new_code"],
-        old_code=row["old_code"],
-        context=row["context"],
-        session_id=row["session_id"],
-        agent_id=row["agent_id"],
-        language=row["language"],
-        timestamp=in_utc(row["timestamp"]),
-        created_at=row["created_at"],
-        embedding_status=status,
-        import_id=row["import_id"],
-    )
-
-
-def in_utc(time: datetime) -> datetime:
-    """The first and the last moment there is asyncpg sends as infinite, and answers without a zone."""
-    return time.replace(tzinfo=UTC) if time.tzinfo is None else time

@@ -10,6 +10,7 @@ from pgvector import HalfVector
 from app.errors import UnavailableError
 from app.models import QueryWords, Scope, Vector, VectorIndexKind, VectorIndexState, VectorIndexStats
 from app.store.postgresql.connections import Connections
+from app.store.postgresql.queries import Statement
 from app.store.postgresql.rights import not_all_owned
 from app.store.postgresql.words import excluded, required
 
@@ -204,19 +205,20 @@ class HnswIndex:
             return VectorIndexStats(VectorIndexKind.EXACT, VectorIndexState.BUILDING, row["percent"])
         return VectorIndexStats(VectorIndexKind.EXACT, VectorIndexState.NONE)
 
-    async def search(
+    async def begin(
         self, connection: Any, scope: Scope, vector: Vector, model: str, depth: int, words: QueryWords
-    ) -> Sequence[Any]:
-        """Rows of about the nearest vectors, about in order; fewer than `depth` if the filters hold for too few.
+    ) -> Statement:
+        """Begins a transaction, with settings, for what finds about the nearest vectors, about in order.
 
-        Begins a transaction, with settings, that the caller ends, or that ends as the connection is given back.
+        They are fewer than `depth` if the filters hold for too few. The caller ends the transaction, or it ends as the
+        connection is given back.
         """
-        statement = SEARCH.format(dimensions=self._dimensions[model])
         await connection.execute(BEGIN.format(search_list=SEARCH_LIST, max_scanned=MAX_SCANNED))
-        rows: Sequence[Any] = await connection.fetch(
-            statement, *scope.fields().values(), HalfVector(vector), model, depth, required(words), excluded(words)
+        demands = (required(words), excluded(words))
+        return Statement(
+            SEARCH.format(dimensions=self._dimensions[model]),
+            [*scope.fields().values(), HalfVector(vector), model, depth, *demands],
         )
-        return rows
 
 
 def _name(model: str) -> str:

@@ -1,14 +1,15 @@
 """Semantic search in PostgreSQL: exact among few vectors, by the HNSW index among many."""
 
-from collections.abc import Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from operator import itemgetter
-from typing import Any
+from typing import Any, Generic, NamedTuple, TypeVar
 
 from pgvector import HalfVector
 
-from app.models import MAX_PIECES, Match, MemoryKey, Piece, QueryWords, Scope, Vector
-from app.store.postgresql.queries import fetch
+from app.models import MAX_PIECES, Best, Match, MemoryKey, QueryWords, Scope, Vector
+from app.store.postgresql.queries import Statement, distinct_found
 from app.store.postgresql.reads import Reads
+from app.store.postgresql.rows import best_from, piece_from
 from app.store.postgresql.vector_index import HnswIndex
 from app.store.postgresql.words import excluded, required, words_of_required
 
@@ -16,6 +17,16 @@ MORE_VECTORS = 30
 """Of the index, besides three for two memories wanted (some are pieces of one memory): its order is rough."""
 
 SCORE = itemgetter("score")
+
+T = TypeVar("T")
+
+
+class _Answer(NamedTuple, Generic[T]):
+    """What comes of a statement, and how many memories that are, in how many rows."""
+
+    found: T
+    memories: int
+    rows: int
 
 
 class PostgresVectors:
@@ -29,22 +40,51 @@ class PostgresVectors:
         self._exact_limit = exact_limit
 
     async def search(self, scope: Scope, vector: Vector, model: str, limit: int, words: QueryWords) -> list[Match]:
-        """See MemoryStore.search_vectors. A page is as full as the scope allows, whatever the index finds."""
+        """See MemoryStore.search_vectors."""
+
+        async def ask(connection: Any, statement: Statement) -> _Answer[list[Match]]:
+            rows = await statement.fetch(connection)
+            matches = best_of_each(rows, limit)
+            return _Answer(matches, len(matches), len(rows))
+
+        return await self._asked(ask, scope, vector, model, limit, words)
+
+    async def best(
+        self, scope: Scope, vector: Vector, model: str, limit: int, candidates: int, words: QueryWords
+    ) -> Best:
+        """See MemoryStore.best_by_vectors."""
+        distinct = distinct_found(self._queries, scope, limit)
+
+        async def ask(connection: Any, statement: Statement) -> _Answer[Best]:
+            rows = await statement.then(distinct).fetch(connection)
+            best = best_from(rows)
+            return _Answer(best, best.matches, rows[0]["found"] if rows else 0)
+
+        return await self._asked(ask, scope, vector, model, candidates, words)
+
+    async def _asked(
+        self,
+        ask: "Callable[[Any, Statement], Awaitable[_Answer[T]]]",
+        scope: Scope,
+        vector: Vector,
+        model: str,
+        limit: int,
+        words: QueryWords,
+    ) -> T:
+        """What comes of the statement that finds so many memories, if the scope has them, whatever the index finds."""
         depth = limit + limit // 2
 
-        async def read(connection: Any) -> list[Match]:
+        async def read(connection: Any) -> T:
             if self._index.is_ready(model) and await self._are_many(connection, scope, model, words):
-                rows = await self._index.search(connection, scope, vector, model, depth + MORE_VECTORS, words)
-                matches = best_of_each(rows, limit)
-                if len(matches) == limit:
-                    return matches
+                near = await self._index.begin(connection, scope, vector, model, depth + MORE_VECTORS, words)
+                answer = await ask(connection, near)
+                if answer.memories >= limit:
+                    return answer.found
                 await connection.execute("ROLLBACK")  # and with it the settings for the index
-            rows = await self._search_exactly(connection, scope, vector, model, depth, words)
-            matches = best_of_each(rows, limit)
-            if len(matches) < limit and len(rows) == depth:
-                rows = await self._search_exactly(connection, scope, vector, model, limit * (MAX_PIECES + 1), words)
-                matches = best_of_each(rows, limit)
-            return matches
+            answer = await ask(connection, self._exact(scope, vector, model, depth, words))
+            if answer.memories < limit and answer.rows == depth:
+                answer = await ask(connection, self._exact(scope, vector, model, limit * (MAX_PIECES + 1), words))
+            return answer.found
 
         return await self._reads.run(read)
 
@@ -63,14 +103,12 @@ class PostgresVectors:
             row = await self._queries.count_candidates(connection, **given)
         return bool(row["candidates"] == limit)
 
-    async def _search_exactly(
-        self, connection: Any, scope: Scope, vector: Vector, model: str, depth: int, words: QueryWords
-    ) -> list[Any]:
+    def _exact(self, scope: Scope, vector: Vector, model: str, depth: int, words: QueryWords) -> Statement:
         given = {"vector": HalfVector(vector), "model": model, "depth": depth}
         if scope == Scope(projects=scope.projects) and not (words.required or words.excluded):
-            return await fetch(connection, self._queries.search_vectors, projects=scope.projects, **given)
+            return Statement.of(self._queries.search_vectors, projects=scope.projects, **given)
         demands = {"required": required(words), "excluded": excluded(words)}
-        return await fetch(connection, self._queries.search_vectors_filtered, **scope.fields(), **demands, **given)
+        return Statement.of(self._queries.search_vectors_filtered, **scope.fields(), **demands, **given)
 
 
 def best_of_each(rows: Sequence[Any], limit: int) -> list[Match]:
@@ -79,7 +117,7 @@ def best_of_each(rows: Sequence[Any], limit: int) -> list[Match]:
     for project, memory_id, first_line, last_line, score in sorted(rows, key=SCORE, reverse=True):
         key = MemoryKey(project, memory_id)
         if key not in matches:
-            matches[key] = Match(key, score, None if first_line is None else Piece(first_line, last_line))
+            matches[key] = Match(key, score, piece_from(first_line, last_line))
             if len(matches) == limit:
                 break
     return list(matches.values())

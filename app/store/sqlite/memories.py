@@ -9,6 +9,7 @@ from uuid import UUID
 
 from app.models import (
     MAX_WHOLE_CHARACTERS,
+    Best,
     Distinct,
     EmbeddingStats,
     EmbeddingStatus,
@@ -26,6 +27,7 @@ from app.models import (
     VectorIndexStats,
     Words,
 )
+from app.store.distinct import best_of
 from app.store.embedding_protocol import ModelsInUse
 from app.store.group_commit import GroupCommit
 from app.store.protocol import MAX_COPIES, NO_WORDS, Position
@@ -222,6 +224,16 @@ class SqliteMemories:
                     index.remove(key)
 
         return await self._connections.read(work)
+
+    async def best_by_words(self, scope: Scope, query: QueryWords, limit: int, candidates: int) -> Best:
+        """See MemoryStore."""
+        return await best_of(self, scope, await self.search_words(scope, query, candidates), limit)
+
+    async def best_by_vectors(
+        self, scope: Scope, vector: Vector, model: str, limit: int, candidates: int, words: QueryWords = NO_WORDS
+    ) -> Best:
+        """See MemoryStore."""
+        return await best_of(self, scope, await self.search_vectors(scope, vector, model, candidates, words), limit)
 
     async def stats(self, projects: Sequence[str] | None, model: str) -> Stats:
         """See MemoryStore."""
