@@ -8,9 +8,9 @@ from typing import NamedTuple
 from app.embedding.embedder import query_text
 from app.embedding_models import EmbeddingModels
 from app.excerpts import excerpts_of
-from app.models import Best, Distinct, Explanation, Hit, Match, MemoryKey, Piece, QueryWords, Scope, Vector
+from app.models import Distinct, Explanation, Hit, Match, MemoryKey, Piece, QueryWords, Scope, Vector
 from app.ranking import Ranked, Weights, distinction, fuse, fuse_ranks, ranked_by_meaning, ranked_by_words
-from app.store.distinct import by_score_and_time, distinct_places
+from app.store.distinct import best_of, by_score_and_time, distinct_places
 from app.store.protocol import MemoryStore
 from app.tokens import identifier_of, is_code, query_words
 
@@ -105,19 +105,19 @@ class Searches:
         threshold: float,
         depth: int,
     ) -> "_Answer":
-        """One arm. Newer first among equals, such as negative cosines."""
+        """One arm."""
         if mode is SearchMode.SEMANTIC:
             vector, model = await self._query_vector(query, scope, at_once=True)
             best = await self._store.best_by_vectors(scope, vector, model, limit, depth, words)
             ranked, weights = ranked_by_meaning, Weights(fts=0, semantic=1)
         else:
-            best = await self._store.best_by_words(scope, words, limit, depth) if words else Best([], 0)
+            best = await best_of(self._store, scope, await self._search_words(scope, words, depth), limit)
             ranked, weights = ranked_by_words, Weights(fts=1, semantic=0)
         places = [(ranked(match, rank), distinct) for match, rank, distinct in best.found]
         chosen = [found for found in places if found[0].score >= threshold]
         chosen.sort(key=by_score_and_time, reverse=True)
         pieces = {match.key: match.piece for match, _, _ in best.found}
-        return _Answer(chosen, pieces, weights, more=len(chosen) == len(places) and best.matches >= depth)
+        return _Answer(chosen, pieces, weights, more=len(chosen) == len(places) and best.matches == depth)
 
     async def _both(
         self, scope: Scope, query: str, words: QueryWords, limit: int, threshold: float, depth: int

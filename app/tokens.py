@@ -47,8 +47,12 @@ _ASCII_RUNS = {code: chr(code) if _RUN.match(chr(code)) else " " for code in ran
 
 _SIGN = re.compile(r"[^\w ]")
 
-_SMALL = str.maketrans({"\u0130": "i", "\u03a3": "\u03c3"})
+_SMALL = str.maketrans({"\u0130": "i", "\u03a3": "\u03c3", "\u03c2": "\u03c3"})
 """I with a dot, whose small form is two characters, and Sigma, whose small form depends on what follows."""
+
+_NOT_SHARED = {"e": 2, "i": 1, "l": 1, "y": 1}
+"""How many letters at the end of a stem may be others in its word, by the last of them: Porter2 makes `die` of `dying`,
+`queri` of `query`, `possibl` of `possibility` and `sky` of `skies`."""
 
 _PART = re.compile(r"[A-Z]+(?![a-z])|[A-Z]?[a-z]+|\d+|[^\W\d_A-Za-z]+")
 
@@ -169,14 +173,19 @@ def in_small_letters(text: str) -> str:
     return text.lower() if text.isascii() else text.translate(_SMALL).lower()
 
 
+def _in_place(word: str) -> str:
+    """A word in the small letters that a text has, `in_small_letters`."""
+    return word if word.isascii() else word.replace("i\u0307", "i").translate(_SMALL)
+
+
 def clues_of(query: QueryWords) -> Set[str]:
     """Texts of which one or more are in each run of word characters that a word of the query finds, in small letters.
 
-    A stem differs from its word in the last letter at most, or in the last two if it ends in "e" (Porter2). The whole
-    of a run has lost its underscores: there are two of them side by side, or one between two letters of the whole.
+    A stem is the beginning of its word but for the last letters. The whole of a run has lost its underscores: there are
+    two of them side by side, or one between two letters of the whole.
     """
-    words = [word.removeprefix(NAME_MARK) for word in (*query.words, *query.identifiers)]
-    begins = {word[: max(1, len(word) - (2 if word[-1] == "e" else 1))] for word in words}
+    words = [_in_place(word.removeprefix(NAME_MARK)) for word in (*query.words, *query.identifiers)]
+    begins = {word[: max(1, len(word) - _NOT_SHARED.get(word[-1], 0))] for word in words}
     parted = {"_".join(letters) for word in words for letters in pairwise(word)}
     return {"__"} | begins | parted
 

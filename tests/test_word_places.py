@@ -15,7 +15,7 @@ SUFFIXES = (
     "fulness ousli ousness iveness iviti biliti ogi fulli lessli alize icate iciti ical ful ness ative able ility"
 ).split()
 PARTS = st.one_of(
-    st.sampled_from([*SUFFIXES, *"a get User HTTP name dying skies _ __ 2 id é \u0130 \u03a3 ß".split()]),
+    st.sampled_from([*SUFFIXES, *"a get User HTTP name dying skies _ __ 2 id é \u0130 \u03a3 \u03c2 ß ş 漢".split()]),
     st.text("abeiltyAB_1", min_size=1, max_size=4),
 )
 RUNS = st.lists(PARTS, min_size=1, max_size=4).map("".join)
@@ -39,6 +39,13 @@ def test_a_word_is_found_where_its_run_has_underscores() -> None:
     text = "userid = user_id + other_id + u__serid + _userI_d_"
     [places] = places_of([text], query_words("userid"))
     assert [text[begin:end] for begin, end, _ in places] == ["userid", "user_id", "u__serid", "_userI_d_"]
+
+
+def test_letters_that_grow_or_change_as_they_become_small_are_found() -> None:
+    text = "\u0130ş ΟΣ漢 ΟΣ iş ος"
+    for word in text.split():
+        [places] = places_of([text], query_words(word))
+        assert word in [text[begin:end] for begin, end, _ in places]
 
 
 def test_every_word_holds_a_clue_to_its_stem() -> None:

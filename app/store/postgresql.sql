@@ -185,9 +185,7 @@ WITH candidates AS MATERIALIZED (
     LIMIT :limit_common
   )
 )
-SELECT
-  found.project, found.id, NULL::integer AS first_line, NULL::integer AS last_line,
-  strength / (strength + :half_score::float8) AS score
+SELECT found.project, found.id, strength
 FROM (
   SELECT
     project, id, timestamp,
@@ -219,24 +217,33 @@ SELECT project, id, NULL::integer AS first_line, NULL::integer AS last_line, sco
 FROM unnest(:keys_projects::text[], :keys_ids::uuid[], :scores::float8[]) AS given (project, id, score);
 
 -- name: distinct_memories
--- Follows another statement, whose rows are `found`: of these memories with scores, some of them twice, the best of each
--- code, and how many in the scope have that code and the time of the newest; counts no further than the limit in all.
--- Long texts are read of those alone that are answered, not of known codes. The planner may have been told for the sake
--- of the search not to sort, or to read no index in order: each memory is looked up nevertheless.
+-- Follows another statement, whose rows are `found`: of these memories with scores, some of them more than once, the best
+-- of each code, and how many in the scope have that code and the time of the newest; counts no further than the limit in
+-- all. No long texts are read but those that are answered. The planner may have been told not to sort, for the sake of
+-- what comes before: each memory is looked up nevertheless.
 WITH matches AS (
-  SELECT DISTINCT ON (project, id) project, id, first_line, last_line, score
-  FROM found
-  ORDER BY project, id, score DESC
+  SELECT *
+  FROM (
+    SELECT DISTINCT ON (project, id) project, id, first_line, last_line, score
+    FROM found
+    ORDER BY project, id, score DESC
+  ) AS each
+  ORDER BY score DESC, id DESC
+  LIMIT :candidates
 ),
 wanted AS (
   SELECT
-    m.project, m.id, m.file_path, m.new_code, m.old_code, m.context, m.session_id, m.agent_id, m.language, m.timestamp,
-    m.created_at, m.import_id, m.code_hash, matches.first_line, matches.last_line, matches.score,
-    row_number() OVER (ORDER BY matches.score DESC, m.timestamp DESC, m.id DESC) AS rank,
-    row_number() OVER (PARTITION BY m.code_hash ORDER BY matches.score DESC, m.timestamp DESC, m.id DESC) AS place,
+    matches.*, m.timestamp, m.code_hash,
+    row_number() OVER (ORDER BY score DESC, m.timestamp DESC, matches.id DESC) AS rank,
+    row_number() OVER (PARTITION BY m.code_hash ORDER BY score DESC, m.timestamp DESC, matches.id DESC) AS place,
     count(*) OVER () AS present
   FROM matches
-  CROSS JOIN LATERAL (SELECT * FROM memories WHERE project = matches.project AND id = matches.id OFFSET 0) AS m
+  CROSS JOIN LATERAL (
+    SELECT timestamp, code_hash
+    FROM memories
+    WHERE project = matches.project AND id = matches.id
+    OFFSET 0
+  ) AS m
 ),
 best AS (
   SELECT *
@@ -248,10 +255,11 @@ best AS (
 )
 SELECT
   m.project, m.id, m.file_path, m.new_code, m.old_code, m.context, m.session_id, m.agent_id, m.language, m.timestamp,
-  m.created_at, m.import_id, q.memory_id IS NOT NULL AS queued, q.due_at, m.code_hash, m.first_line, m.last_line, m.score,
-  m.rank, m.present, (SELECT count(*) FROM found) AS found,
+  m.created_at, m.import_id, q.memory_id IS NOT NULL AS queued, q.due_at, m.code_hash, best.first_line, best.last_line,
+  best.score, best.rank, best.present, (SELECT count(*) FROM found) AS found,
   coalesce(same.copies, 1) AS copies, coalesce(same.last_timestamp, m.timestamp) AS last_timestamp
-FROM best AS m
+FROM best
+CROSS JOIN LATERAL (SELECT * FROM memories WHERE project = best.project AND id = best.id OFFSET 0) AS m
 LEFT JOIN embedding_queue AS q
   ON q.project = m.project AND q.memory_id = m.id AND q.whole AND q.model = (SELECT active FROM embedding_models)
 LEFT JOIN (
@@ -271,8 +279,8 @@ LEFT JOIN (
     LIMIT :limit_copies
   ) AS counted
   GROUP BY code_hash
-) AS same ON same.code_hash = m.code_hash
-ORDER BY m.score DESC, m.timestamp DESC, m.id DESC;
+) AS same ON same.code_hash = best.code_hash
+ORDER BY best.score DESC, best.timestamp DESC, best.id DESC;
 
 -- name: stale_frequencies
 -- Projects whose number of memories has changed by a tenth or more since their words were counted.

@@ -1,4 +1,7 @@
-"""What a store does. Each method is one statement or one transaction; none calls a model or makes a decision."""
+"""What a store does. None of it calls a model or makes a decision.
+
+Each method is one statement or one transaction; `best_by_vectors` may be several.
+"""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -113,13 +116,10 @@ class MemoryStore(Protocol):
         the codes of all together are in more than MAX_COPIES memories; then too few are counted.
         """
 
-    async def best_by_words(self, scope: Scope, query: QueryWords, limit: int, candidates: int) -> Best:
-        """What `distinct` answers of about so many candidates that `search_words` finds."""
-
     async def best_by_vectors(
         self, scope: Scope, vector: Vector, model: str, limit: int, candidates: int, words: QueryWords = NO_WORDS
     ) -> Best:
-        """The same of what `search_vectors` finds."""
+        """What `distinct` answers of so many candidates that `search_vectors` finds; at once, where that is sooner."""
 
     async def refresh_frequencies(self) -> int:
         """Counts anew in how many memories each word is, of projects that have grown or shrunk by a tenth.

@@ -13,6 +13,7 @@ import structlog
 from app.embedding.hashing import HashingEmbedder
 from app.embedding_models import EmbeddingModels
 from app.models import ImportState, Match, Scope, Vector, VectorIndexKind, VectorIndexState, VectorIndexStats
+from app.store.distinct import best_of
 from app.store.postgresql import PostgresStore, vector_index
 from app.store.postgresql.queries import Statement
 from app.vector_index import VectorIndexUpkeep
@@ -155,6 +156,8 @@ async def test_a_page_is_full_and_right_with_and_without_the_index(store: Postgr
     assert len(found) == len(exact) == 10
     assert len({match.key for match in found} & {match.key for match in exact}) >= 9
     assert found == sorted(found, key=lambda match: match.score, reverse=True)
+    best = await store.memories.best_by_vectors(scope, unit_vectors(1)[0], MODEL, 10, 10)
+    assert best == await best_of(store.memories, scope, found, 10)
 
 
 @pytest.mark.parametrize("alone", [True, False])
@@ -176,7 +179,7 @@ async def test_a_search_that_the_index_leaves_short_is_exact(
         found = (await store.memories.best_by_vectors(scope, unit_vectors(1)[0], MODEL, 10, 100)).matches
     else:
         found = len({match.key for match in await search(store, scope, limit=100)})
-    assert found >= 100
+    assert found == 100
     assert settings == ["off", "on"]
 
 

@@ -171,16 +171,12 @@ class PostgresMemories:
         """See MemoryStore."""
         keys = {f"keys_{name}": values for name, values in key_arrays(scores).items()}
         given = Statement.of(self._queries.given_matches, **keys, scores=list(scores.values()))
-        statement = given.then(distinct_found(self._queries, scope, limit, known))
+        statement = given.then(distinct_found(self._queries, scope, len(scores), limit, known))
         rows = await self._reads.run(statement.fetch)
         if self._reads.may_lag and (not rows or rows[0]["present"] < len(scores)):
             async with self._connections.acquire() as connection:
                 rows = await statement.fetch(connection)
         return [distinct_from(row) for row in rows]
-
-    async def best_by_words(self, scope: Scope, query: QueryWords, limit: int, candidates: int) -> Best:
-        """See MemoryStore."""
-        return await self._words.best(scope, query, limit, candidates)
 
     async def best_by_vectors(
         self, scope: Scope, vector: Vector, model: str, limit: int, candidates: int, words: QueryWords = NO_WORDS

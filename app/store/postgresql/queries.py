@@ -26,7 +26,7 @@ class Statement(NamedTuple):
         return rows
 
     def then(self, other: "Statement") -> "Statement":
-        """Both as one, which spares a round trip; the other reads the rows of this one as `found`."""
+        """Both as one, which spares a round trip; the other, a WITH, reads the rows of this one as `found`."""
         return Statement(_joined(self.sql, other.sql, len(self.values)), [*self.values, *other.values])
 
 
@@ -35,9 +35,16 @@ async def fetch(connection: Any, query: Any, **values: Any) -> list[Any]:
     return await Statement.of(query, **values).fetch(connection)
 
 
-def distinct_found(queries: Any, scope: Scope, limit: int, known: Sequence[int] = ()) -> Statement:
-    """See MemoryStore.distinct; follows a statement that finds the memories."""
-    return Statement.of(queries.distinct_memories, **scope.fields(), limit=limit, known=known, limit_copies=MAX_COPIES)
+def distinct_found(queries: Any, scope: Scope, candidates: int, limit: int, known: Sequence[int] = ()) -> Statement:
+    """See MemoryStore.distinct; follows a statement that finds the memories, of which the best candidates count."""
+    return Statement.of(
+        queries.distinct_memories,
+        **scope.fields(),
+        candidates=candidates,
+        limit=limit,
+        known=known,
+        limit_copies=MAX_COPIES,
+    )
 
 
 @cache

@@ -21,7 +21,7 @@ SCORE = itemgetter("score")
 T = TypeVar("T")
 
 
-class _Answer(NamedTuple, Generic[T]):
+class _Told(NamedTuple, Generic[T]):
     """What comes of a statement, and how many memories that are, in how many rows."""
 
     found: T
@@ -42,10 +42,10 @@ class PostgresVectors:
     async def search(self, scope: Scope, vector: Vector, model: str, limit: int, words: QueryWords) -> list[Match]:
         """See MemoryStore.search_vectors."""
 
-        async def ask(connection: Any, statement: Statement) -> _Answer[list[Match]]:
+        async def ask(connection: Any, statement: Statement) -> _Told[list[Match]]:
             rows = await statement.fetch(connection)
             matches = best_of_each(rows, limit)
-            return _Answer(matches, len(matches), len(rows))
+            return _Told(matches, len(matches), len(rows))
 
         return await self._asked(ask, scope, vector, model, limit, words)
 
@@ -53,32 +53,32 @@ class PostgresVectors:
         self, scope: Scope, vector: Vector, model: str, limit: int, candidates: int, words: QueryWords
     ) -> Best:
         """See MemoryStore.best_by_vectors."""
-        distinct = distinct_found(self._queries, scope, limit)
+        distinct = distinct_found(self._queries, scope, candidates, limit)
 
-        async def ask(connection: Any, statement: Statement) -> _Answer[Best]:
+        async def ask(connection: Any, statement: Statement) -> _Told[Best]:
             rows = await statement.then(distinct).fetch(connection)
             best = best_from(rows)
-            return _Answer(best, best.matches, rows[0]["found"] if rows else 0)
+            return _Told(best, best.matches, rows[0]["found"] if rows else 0)
 
         return await self._asked(ask, scope, vector, model, candidates, words)
 
     async def _asked(
         self,
-        ask: "Callable[[Any, Statement], Awaitable[_Answer[T]]]",
+        ask: Callable[[Any, Statement], Awaitable[_Told[T]]],
         scope: Scope,
         vector: Vector,
         model: str,
         limit: int,
         words: QueryWords,
     ) -> T:
-        """What comes of the statement that finds so many memories, if the scope has them, whatever the index finds."""
+        """What is told of the nearest memories, of so many if the scope has them: a page is as full as it allows."""
         depth = limit + limit // 2
 
         async def read(connection: Any) -> T:
             if self._index.is_ready(model) and await self._are_many(connection, scope, model, words):
                 near = await self._index.begin(connection, scope, vector, model, depth + MORE_VECTORS, words)
                 answer = await ask(connection, near)
-                if answer.memories >= limit:
+                if answer.memories == limit:
                     return answer.found
                 await connection.execute("ROLLBACK")  # and with it the settings for the index
             answer = await ask(connection, self._exact(scope, vector, model, depth, words))

@@ -4,11 +4,10 @@ from collections.abc import Sequence
 from itertools import chain, repeat
 from typing import Any
 
-from app.models import Best, Match, MemoryKey, QueryWords, Scope, Words
+from app.models import Match, MemoryKey, QueryWords, Scope, Words
 from app.store.postgresql.connections import Connections
-from app.store.postgresql.queries import Statement, distinct_found, fetch
+from app.store.postgresql.queries import fetch
 from app.store.postgresql.reads import Reads
-from app.store.postgresql.rows import best_from
 from app.store.word_plan import WordCounts, WordPlan, distinct_words, plan_words
 
 MAX_POSITION = 16383
@@ -54,34 +53,23 @@ class PostgresWords:
         """See MemoryStore.search_words."""
 
         async def read(connection: Any) -> list[Any]:
-            return await (await self._begin(connection, scope, query, limit)).fetch(connection)
+            await connection.execute(BEGIN)  # it ends as the connection is given back
+            return await self._ranked(connection, scope, query, limit)
 
         matches: dict[MemoryKey, Match] = {}
-        for project, memory_id, _, _, score in await self._reads.run(read):
+        for project, memory_id, strength in await self._reads.run(read):
             key = MemoryKey(project, memory_id)
             if key not in matches:
-                matches[key] = Match(key, score)
+                matches[key] = Match(key, strength / (strength + HALF_SCORE))
                 if len(matches) == limit:
                     break
         return list(matches.values())
 
-    async def best(self, scope: Scope, query: QueryWords, limit: int, candidates: int) -> Best:
-        """See MemoryStore.best_by_words."""
-        distinct = distinct_found(self._queries, scope, limit)
-
-        async def read(connection: Any) -> list[Any]:
-            return await (await self._begin(connection, scope, query, candidates)).then(distinct).fetch(connection)
-
-        return best_from(await self._reads.run(read))
-
-    async def _begin(self, connection: Any, scope: Scope, query: QueryWords, limit: int) -> Statement:
-        """Begins a transaction, that ends as the connection is given back, for what finds the best memories.
-
-        Best come first; one may come twice.
-        """
-        await connection.execute(BEGIN)
+    async def _ranked(self, connection: Any, scope: Scope, query: QueryWords, limit: int) -> list[Any]:
+        """Rows of the best memories, best first; one may come twice."""
         plan = plan_words(query, await self._counts(connection, scope.projects, query), CANDIDATES, MAX_CANDIDATES)
-        return Statement.of(
+        return await fetch(
+            connection,
             self._queries.search_words,
             **scope.fields(),
             rare=_demanding(query, _any(plan.rare)),
@@ -91,7 +79,6 @@ class PostgresWords:
             idfs=_shares(plan),
             mean_length=plan.mean_length,
             weights=WEIGHTS,
-            half_score=HALF_SCORE,
             limit_rare=MAX_CANDIDATES,
             limit_common=CANDIDATES,
             limit_bytes=MAX_BYTES,

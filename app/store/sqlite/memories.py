@@ -225,10 +225,6 @@ class SqliteMemories:
 
         return await self._connections.read(work)
 
-    async def best_by_words(self, scope: Scope, query: QueryWords, limit: int, candidates: int) -> Best:
-        """See MemoryStore."""
-        return await best_of(self, scope, await self.search_words(scope, query, candidates), limit)
-
     async def best_by_vectors(
         self, scope: Scope, vector: Vector, model: str, limit: int, candidates: int, words: QueryWords = NO_WORDS
     ) -> Best:
