@@ -105,13 +105,14 @@ class Searches:
         threshold: float,
         depth: int,
     ) -> "_Answer":
-        """One arm."""
+        """One arm. Of what points away from the query, and so scores 0, the newest comes first."""
         if mode is SearchMode.SEMANTIC:
             vector, model = await self._query_vector(query, scope, at_once=True)
             best = await self._store.best_by_vectors(scope, vector, model, limit, depth, words)
             ranked, weights = ranked_by_meaning, Weights(fts=0, semantic=1)
         else:
-            best = await best_of(self._store, scope, await self._search_words(scope, words, depth), limit)
+            matches = [match for match in await self._search_words(scope, words, depth) if match.score >= threshold]
+            best = await best_of(self._store, scope, matches, limit)
             ranked, weights = ranked_by_words, Weights(fts=1, semantic=0)
         places = [(ranked(match, rank), distinct) for match, rank, distinct in best.found]
         chosen = [found for found in places if found[0].score >= threshold]

@@ -81,7 +81,10 @@ class Distinct:
 
 
 class Found(NamedTuple):
-    """What one arm of a search found: a match, its rank among all matches, from 1, and what is answered of it."""
+    """What one arm of a search found: a match, its rank among all matches, from 1, and what is answered of it.
+
+    Which of equals has the better rank is up to the store.
+    """
 
     match: Match
     rank: int

@@ -42,7 +42,7 @@ async def distinct_places(
 
 
 async def best_of(store: MemoryStore, scope: Scope, matches: Sequence[Match], limit: int) -> Best:
-    """The best of what an arm has found, where it costs nothing to ask once more."""
+    """The best of what an arm has found, asked for after it."""
     ranks = {match.key: rank for rank, match in enumerate(matches, 1)}
     places = await distinct_places(store, scope, matches, limit)
     return Best([Found(match, ranks[match.key], distinct) for match, distinct in places], len(matches))

@@ -1,6 +1,6 @@
 """What a store does. None of it calls a model or makes a decision.
 
-Each method is one statement or one transaction; `best_by_vectors` may be several.
+Each method is one statement or one transaction; a search may be several.
 """
 
 from collections.abc import Mapping, Sequence

@@ -4,7 +4,12 @@ import asyncio
 from typing import Any
 
 import httpx
+import numpy as np
 import pytest
+from fastapi import FastAPI
+
+from app.api.deps import Services
+from app.embedding.embedder import query_text
 
 MODES = ["fts", "semantic", "hybrid"]
 
@@ -50,6 +55,25 @@ async def test_a_question_in_plain_english_finds_the_best_first(filled: httpx.As
     scores = [hit["score"] for hit in found]
     assert scores == sorted(scores, reverse=True)
     assert all(0 <= score <= 1 for score in scores)
+
+
+async def test_of_memories_that_point_away_the_newest_comes_first(
+    application: FastAPI, client: httpx.AsyncClient
+) -> None:
+    services: Services = application.state.services
+    towards, _ = await services.models.query_vector(query_text("cookie"), None, at_once=True)
+    beside = np.roll(towards, 1) - (np.roll(towards, 1) @ towards) * towards
+    for at, vector in enumerate([beside / np.linalg.norm(beside) - 0.1 * towards, -towards]):
+        memory = {"file_path": f"{at}.py", "new_code": f"f({at})", "timestamp": f"2026-05-01T12:0{at}:00Z"}
+        answer = await client.post(
+            "/v1/memories", json={**memory, "embedding": (vector / np.linalg.norm(vector)).tolist()}
+        )
+        assert answer.status_code == 201
+    found = await hits(client, "semantic", query="cookie")
+    assert [(hit["memory"]["file_path"], hit["score"], hit["semantic_rank"]) for hit in found] == [
+        ("1.py", 0, 2), ("0.py", 0, 1)
+    ]  # fmt: skip
+    assert -1.01 < found[0]["semantic_score"] < found[1]["semantic_score"] < 0
 
 
 async def test_each_arm_says_its_score_and_rank(filled: httpx.AsyncClient) -> None:

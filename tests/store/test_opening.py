@@ -210,7 +210,7 @@ def test_both_dialects_have_the_same_queries_in_the_same_order() -> None:
         name for name in names[postgresql] if name not in only_postgresql
     ]
     # FTS5 counts and merges words itself, and where every search is exact there is nothing to decide;
-    # it is sooner asked twice than for two things at once.
+    # scores come to it as JSON.
     assert only_postgresql == [
         "given_matches", "stale_frequencies", "claim_frequencies", "delete_frequencies", "count_frequencies",
         "save_total", "merge_words", "count_vectors", "count_candidates",

@@ -41,7 +41,7 @@ def distinct_from(row: Any) -> Distinct:
 
 
 def best_from(rows: Sequence[Any]) -> Best:
-    """All of its rows, where it follows a search."""
+    """All rows of `distinct_memories` behind a search."""
     found = [
         Found(
             Match(MemoryKey(row["project"], row["id"]), row["score"], piece_from(row["first_line"], row["last_line"])),
