@@ -36,7 +36,7 @@ def parts(rows: Corpus, models: Path, arguments: argparse.Namespace) -> dict[str
         ),
         import_copy.PART: lambda folder: import_copy.measure(folder, rounds),
         background.PART: lambda folder: background.measure(rows, folder, models, seconds, more),
-        start_up.PART: lambda folder: start_up.measure(rows, folder, models, seconds, rounds),
+        start_up.PART: lambda folder: start_up.measure(rows, folder, models, seconds, more),
         peers.PART: lambda folder: peers.measure(rows, folder, models, 2 * seconds, rounds),
     }
 
