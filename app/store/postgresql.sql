@@ -596,14 +596,22 @@ CROSS JOIN unnest(:first_lines::integer[], :last_lines::integer[], :vectors::hal
 ON CONFLICT (project, memory_id, model, piece) DO NOTHING;
 
 -- name: hand_back_embeddings!
--- Makes memories due that are still held until the time given: whoever took or did one meanwhile has changed that.
+-- Makes memories due that are still held until the time given: whoever took or did one meanwhile has changed that, and
+-- whoever is at it is not waited for, since that may be what waits for this.
+WITH held AS (
+  SELECT q.project, q.memory_id
+  FROM unnest(:projects::text[], :ids::uuid[], :held::timestamptz[]) AS given (project, id, held)
+  JOIN embedding_queue AS q ON q.project = given.project AND q.memory_id = given.id
+  WHERE q.model = :model
+    AND q.due_at = given.held
+  FOR UPDATE OF q SKIP LOCKED
+)
 UPDATE embedding_queue AS q
 SET due_at = :now
-FROM unnest(:projects::text[], :ids::uuid[], :held::timestamptz[]) AS given (project, id, held)
-WHERE q.project = given.project
-  AND q.memory_id = given.id
-  AND q.model = :model
-  AND q.due_at = given.held;
+FROM held
+WHERE q.project = held.project
+  AND q.memory_id = held.memory_id
+  AND q.model = :model;
 
 -- name: postpone_embeddings!
 -- Notes a failed attempt; without a time the memories are given up.

@@ -5,8 +5,9 @@ import asyncio
 import numpy as np
 
 from app.models import EmbeddingStatus, Scope
+from app.store.postgresql import PostgresStore
 from app.store.protocol import Store
-from tests.conftest import MODEL
+from tests.conftest import MODEL, connections
 from tests.memories import NOON, minutes, new, vector
 
 SOON = NOON + minutes(1)
@@ -28,6 +29,24 @@ async def test_a_claimed_memory_belongs_to_one_process_until_its_time_is_up(stor
     assert len(claimed) == len(set(claimed)) == 30
     assert await store.embeddings.claim(MODEL, 100, NOON, SOON) == []
     assert len(await store.embeddings.claim(MODEL, 100, SOON, SOON + minutes(1))) == 30
+
+
+async def test_what_another_statement_is_at_is_not_waited_for_as_memories_are_handed_back(
+    database: str,
+) -> None:
+    store = PostgresStore(connections(database), MODEL)
+    await store.open()
+    rows = [new() for _ in range(3)]
+    keys = [row.memory.key for row in rows]
+    await store.memories.add(rows, NOON)
+    await store.embeddings.claim(MODEL, 3, NOON, SOON)
+    lock = "SELECT FROM embedding_queue WHERE memory_id = $1 FOR UPDATE"
+    async with store._connections.transaction() as connection, asyncio.timeout(5):
+        await connection.execute(lock, keys[1].id)
+        await store.embeddings.hand_back(MODEL, dict.fromkeys(keys, SOON), NOON)
+    claimed = await store.embeddings.claim(MODEL, 3, NOON, SOON)
+    assert {claim.memory.key for claim in claimed} == {keys[0], keys[2]}
+    await store.close()
 
 
 async def test_a_saved_vector_makes_the_memory_ready(store: Store) -> None:
