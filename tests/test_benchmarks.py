@@ -48,7 +48,7 @@ def test_searches_are_measured_beside_their_own_statements(
     corpus: Corpus, tmp_path: Path, models: Path, postgres_url: Callable[[int], str]
 ) -> None:
     database = new_database(postgres_url(18), "bench")
-    effort = searches.Effort(seconds=0.2, rounds=1, sizes=(20,), recorded=5, modes=(SearchMode.HYBRID,))
+    effort = searches.Effort(seconds=0.2, rounds=1, sizes=(20,), queries=5, modes=(SearchMode.HYBRID,))
     searches.fill_database(database, corpus, 0, 20)
     [figure] = searches.at_size(corpus, tmp_path, models, effort, 20, database)
     assert figure.ours.rate

@@ -1,7 +1,7 @@
 """Writes down what the service does for a search: its statements, and what it gives to the model."""
 
 import asyncio
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from contextvars import ContextVar
 from typing import Any
@@ -28,10 +28,8 @@ INTROSPECTION = ("typeinfo_tree", "set_config('jit'")
 LIMIT = 10
 
 
-async def record(
-    settings: Settings, queries: Sequence[str], modes: Sequence[SearchMode]
-) -> dict[SearchMode, list[Plan]]:
-    """The plans of all queries in some modes, once words are counted and the index of the vectors is built."""
+async def record(settings: Settings, queries: Mapping[SearchMode, Sequence[str]]) -> dict[SearchMode, list[Plan]]:
+    """The plans of the queries of each mode, once words are counted and the index of the vectors is built."""
     plans: dict[SearchMode, list[Plan]] = {}
     with patch.object(Connections, "acquire", _acquire), patch.object(EmbeddingWorker, "embed", _embed):
         async with AsyncExitStack() as stack:
@@ -39,9 +37,9 @@ async def record(
             await services.models.active.worker.wait_ready()
             await services.store.memories.refresh_frequencies()
             await _indexed(services.store, settings)
-            for mode in modes:
+            for mode, asked in queries.items():
                 plans[mode] = []
-                for query in queries:
+                for query in asked:
                     steps: list[Step] = []
                     token = RECORDED.set((id(asyncio.current_task()), steps))
                     await services.searches.search(mode, query, Scope(), LIMIT, 0.0)

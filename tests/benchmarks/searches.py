@@ -4,7 +4,7 @@ import asyncio
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
-from itertools import islice
+from itertools import chain, combinations_with_replacement, islice
 from pathlib import Path
 
 import asyncpg
@@ -26,8 +26,8 @@ from tests.benchmarks.sides import Comparison, HttpSide, Sample, by_turns, run_s
 PART = "searches"
 SIZES = (5_000, 50_000)
 LARGE = 500_000
-RECORDED = 200
-"""Searches whose statements are replayed."""
+QUERIES = 200
+"""Of each side in each round, at most."""
 MAX_EXCESS_MS = 2.0
 MAX_SEMANTIC_MS = 12.0
 
@@ -39,7 +39,7 @@ class Effort:
     seconds: float = 1.5
     rounds: int = 3
     sizes: tuple[int, ...] = SIZES
-    recorded: int = RECORDED
+    queries: int = QUERIES
     modes: tuple[SearchMode, ...] = tuple(SearchMode)
 
 
@@ -55,29 +55,33 @@ def measure(corpus: Corpus, folder: Path, models: Path, effort: Effort) -> Itera
 
 
 def at_size(corpus: Corpus, folder: Path, models: Path, effort: Effort, size: int, database: str) -> Iterator[Figure]:
-    """All modes."""
-    queries = distinct_queries(corpus.queries)
+    """All modes. No query is asked twice, by either side: its vector and its pages would be at hand."""
+    parts = parted(distinct_queries(corpus.queries), 2 * len(effort.modes), effort.rounds + 1, effort.queries)
+    asked = dict(zip(effort.modes, parts, strict=False))
+    replayed = dict(zip(effort.modes, parts[len(effort.modes) :], strict=True))
     settings = Settings.model_validate(
         {"database_url": database, "models_folder": models, "spool_folder": folder / "spool"}
     )
-    plans = asyncio.run(record(settings, queries[: effort.recorded], effort.modes))
+    plans = asyncio.run(record(settings, {mode: [*chain(*rounds)] for mode, rounds in replayed.items()}))
     with served(folder, models, database_url=database) as service:
-        turn = 0
 
         def over_http(mode: SearchMode) -> Callable[[], Sample]:
+            rounds = iter(asked[mode])
+
             def run() -> Sample:
-                nonlocal turn
-                asked = queries[turn :: (effort.rounds + 1) * len(effort.modes)]  # none of which it has a vector of yet
-                turn += 1
-                bodies = [request(f"/v1/search/{mode}", {"query": query, "limit": LIMIT}) for query in asked]
+                bodies = [request(f"/v1/search/{mode}", {"query": query, "limit": LIMIT}) for query in next(rounds)]
                 return run_side("load", HttpSide(service.port, bodies, 1, effort.seconds))
 
             return run
 
         def bare(mode: SearchMode) -> Callable[[], Sample]:
+            left = iter(plans[mode])
+            rounds = iter(replayed[mode])
+
             def run() -> Sample:
+                those = list(islice(left, len(next(rounds))))
                 with service.paused():
-                    return run_side("bare_searches", SearchSide(database, models, plans[mode], effort.seconds))
+                    return run_side("bare_searches", SearchSide(database, models, those, effort.seconds))
 
             return run
 
@@ -102,14 +106,22 @@ def _figure(mode: SearchMode, size: int, compared: Comparison) -> Figure:
 
 
 def distinct_queries(sentences: Sequence[str]) -> list[str]:
-    """Each sentence as often as it has words, each time without another one: the service keeps vectors of queries."""
+    """Each sentence, and each again without one or two of its words, in a mixed order."""
     found = dict.fromkeys(sentences)
-    for left_out in range(12):
+    for left_out in combinations_with_replacement(range(12), 2):
         for sentence in sentences:
             words = sentence.split()
-            if left_out < len(words) > 3:
-                found[" ".join(words[:left_out] + words[left_out + 1 :])] = None
+            if len(words) > max(3, *left_out):
+                found[" ".join(word for at, word in enumerate(words) if at not in left_out)] = None
     return [query for _, query in sorted(enumerate(found), key=lambda pair: pair[0] % 97)]
+
+
+def parted(queries: Sequence[str], sides: int, rounds: int, limit: int) -> list[list[list[str]]]:
+    """Of each side, of each round, so many queries at most; no two have one in common."""
+    step = sides * rounds
+    return [
+        [list(queries[side * rounds + number :: step][:limit]) for number in range(rounds)] for side in range(sides)
+    ]
 
 
 def fill_database(url: str, corpus: Corpus, start: int, stop: int) -> None:
