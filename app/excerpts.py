@@ -4,8 +4,8 @@ from collections.abc import Sequence
 from itertools import islice
 from typing import NamedTuple
 
-from app.models import Excerpt, QueryWords
-from app.word_places import Place, places_of
+from app.models import Excerpt
+from app.word_places import WordPlaces
 
 MAX_LINES = 5
 MAX_LINE_CHARACTERS = 200
@@ -13,16 +13,34 @@ MAX_CODE_CHARACTERS = 16 * 1024
 """Of the code that is looked through."""
 
 
-def excerpts_of(hits: Sequence[tuple[str, int]], query: QueryWords) -> list[Excerpt]:
-    """Of each hit the lines that hold the most different words of the query, or those from its line on if none does.
+def excerpt_of(code: str, first_line: int, words: WordPlaces) -> Excerpt:
+    """The lines that hold the most different words of the query, or those from that line (from 1) on if none does.
 
-    A hit is code and a line of it, from 1. Of longer code the beginning is looked through, or what follows that line
-    where the beginning ends before it.
+    Of longer code the beginning is looked through, or what follows that line where the beginning ends before it.
     """
-    parts = [_looked_through(code, first_line) for code, first_line in hits]
-    texts = ["\n".join(part.lines) for part in parts]
-    found = places_of(texts, query)
-    return [_excerpt(*given) for given in zip(parts, texts, found, strict=True)]
+    lines, before, start = _looked_through(code, first_line)
+    text = "\n".join(lines)
+    places = words.of(text)
+    found: dict[int, int] = {}
+    line = counted = most = 0
+    for begin, _, bits in places:
+        line += text.count("\n", counted, begin)
+        counted = begin
+        found[line] = found.get(line, 0) | bits
+    for first in found:
+        together = 0
+        for at in range(first, first + MAX_LINES):
+            together |= found.get(at, 0)
+        if together.bit_count() > most:
+            most, start = together.bit_count(), first
+    shown = "\n".join(lines[start : start + MAX_LINES])
+    begins = sum(map(len, lines[:start])) + start
+    ends = begins + len(shown)
+    return Excerpt(
+        text=shown,
+        first_line=before + start + 1,
+        highlights=[(begin - begins, end - begins) for begin, end, _ in places if begins <= begin < ends],
+    )
 
 
 class _Part(NamedTuple):
@@ -39,30 +57,6 @@ def _looked_through(code: str, first_line: int) -> _Part:
         rest = "\n".join(islice(code.splitlines(), first_line - 1, None))
         return _Part(_shown(rest[:MAX_CODE_CHARACTERS]), first_line - 1, 0)
     return _Part(lines, 0, max(0, min(first_line, len(lines)) - 1))
-
-
-def _excerpt(part: _Part, text: str, places: Sequence[Place]) -> Excerpt:
-    lines, before, start = part
-    found: dict[int, int] = {}
-    line = counted = most = 0
-    for begin, _, words in places:
-        line += text.count("\n", counted, begin)
-        counted = begin
-        found[line] = found.get(line, 0) | words
-    for first in found:
-        together = 0
-        for at in range(first, first + MAX_LINES):
-            together |= found.get(at, 0)
-        if together.bit_count() > most:
-            most, start = together.bit_count(), first
-    shown = "\n".join(lines[start : start + MAX_LINES])
-    begins = sum(map(len, lines[:start])) + start
-    ends = begins + len(shown)
-    return Excerpt(
-        text=shown,
-        first_line=before + start + 1,
-        highlights=[(begin - begins, end - begins) for begin, end, _ in places if begins <= begin < ends],
-    )
 
 
 def _shown(code: str) -> Sequence[str]:

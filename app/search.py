@@ -7,12 +7,13 @@ from typing import NamedTuple
 
 from app.embedding.embedder import query_text
 from app.embedding_models import EmbeddingModels
-from app.excerpts import excerpts_of
+from app.excerpts import excerpt_of
 from app.models import Distinct, Explanation, Hit, Match, MemoryKey, Piece, QueryWords, Scope, Vector
 from app.ranking import Ranked, Weights, distinction, fuse, fuse_ranks, ranked_by_meaning, ranked_by_words
 from app.store.distinct import best_of, by_score_and_time, distinct_places
 from app.store.protocol import MemoryStore
 from app.tokens import identifier_of, is_code, query_words
+from app.word_places import WordPlaces
 
 CANDIDATES = 200
 """Matches that each arm of a hybrid search gives; at least the limit."""
@@ -22,6 +23,9 @@ CANDIDATES_ALONE = 30
 
 MAX_CANDIDATES = 1000
 """The same where most of those have the same code, and there are fewer hits than asked for."""
+
+PREPARED_SECONDS = 0.002
+"""How long after the store is asked: its longest statement is under way then."""
 
 
 class SearchMode(StrEnum):
@@ -65,19 +69,16 @@ class Searches:
         words) holds in every mode.
         """
         words = query_words(query, match_all=match_all)
+        asked = _Asked(query, words, WordPlaces(words))
         usual = max(limit, CANDIDATES) if mode is SearchMode.HYBRID else max(2 * limit, CANDIDATES_ALONE)
         for depth in (usual, MAX_CANDIDATES):
             if mode is SearchMode.HYBRID:
-                answer = await self._both(scope, query, words, limit, threshold, depth)
+                answer = await self._both(scope, asked, limit, threshold, depth)
             else:
-                answer = await self._alone(mode, scope, query, words, limit, threshold, depth)
+                answer = await self._alone(mode, scope, asked, limit, threshold, depth)
             if len(answer.best) == limit or not answer.more:
                 break
         pieces = answer.pieces
-        hits = [
-            (one.memory.new_code, piece.first_line if (piece := pieces.get(place.key)) else 1)
-            for place, one in answer.best
-        ]
         return [
             Hit(
                 memory=one.memory,
@@ -86,32 +87,29 @@ class Searches:
                 semantic_score=place.semantic_score,
                 fts_rank=place.fts_rank,
                 semantic_rank=place.semantic_rank,
-                piece=pieces.get(place.key),
+                piece=piece,
                 copies=one.copies,
                 last_timestamp=one.last_timestamp,
-                excerpt=excerpt,
+                excerpt=excerpt_of(one.memory.new_code, piece.first_line if piece else 1, asked.marked),
                 explanation=_explain(place, answer.weights, words) if explain else None,
             )
-            for (place, one), excerpt in zip(answer.best, excerpts_of(hits, words), strict=True)
+            for place, one in answer.best
+            for piece in [pieces.get(place.key)]
         ]
 
     async def _alone(
-        self,
-        mode: SearchMode,
-        scope: Scope,
-        query: str,
-        words: QueryWords,
-        limit: int,
-        threshold: float,
-        depth: int,
+        self, mode: SearchMode, scope: Scope, asked: "_Asked", limit: int, threshold: float, depth: int
     ) -> "_Answer":
         """One arm. Of what points away from the query, and so scores 0, the newest comes first."""
         if mode is SearchMode.SEMANTIC:
-            vector, model = await self._query_vector(query, scope, at_once=True)
-            best = await self._store.best_by_vectors(scope, vector, model, limit, depth, words)
+            vector, model = await self._query_vector(asked.query, scope, at_once=True)
+            asked.prepare_soon()
+            best = await self._store.best_by_vectors(scope, vector, model, limit, depth, asked.words)
             ranked, weights = ranked_by_meaning, Weights(fts=0, semantic=1)
         else:
-            matches = [match for match in await self._search_words(scope, words, depth) if match.score >= threshold]
+            asked.prepare_soon()
+            found = await self._search_words(scope, asked.words, depth)
+            matches = [match for match in found if match.score >= threshold]
             best = await best_of(self._store, scope, matches, limit)
             ranked, weights = ranked_by_words, Weights(fts=1, semantic=0)
         places = [(ranked(match, rank), distinct) for match, rank, distinct in best.found]
@@ -120,14 +118,13 @@ class Searches:
         pieces = {match.key: match.piece for match, _, _ in best.found}
         return _Answer(chosen, pieces, weights, more=len(chosen) == len(places) and best.matches == depth)
 
-    async def _both(
-        self, scope: Scope, query: str, words: QueryWords, limit: int, threshold: float, depth: int
-    ) -> "_Answer":
+    async def _both(self, scope: Scope, asked: "_Asked", limit: int, threshold: float, depth: int) -> "_Answer":
         """Both arms, fused."""
+        asked.prepare_soon()
         found, meaning = await asyncio.gather(
-            self._search_words(scope, words, depth), self._search_meaning(scope, query, words, depth)
+            self._search_words(scope, asked.words, depth), self._search_meaning(scope, asked, depth)
         )
-        literal = identifier_of(query) is not None or is_code(query)
+        literal = identifier_of(asked.query) is not None or is_code(asked.query)
         weights = self._weights.towards_words(1.0 if literal else distinction(found))
         rrf = self._fusion is Fusion.RRF
         ranked = fuse_ranks(found, meaning, weights) if rrf else fuse(found, meaning, weights, depth)
@@ -140,12 +137,24 @@ class Searches:
     async def _search_words(self, scope: Scope, words: QueryWords, limit: int) -> Sequence[Match]:
         return await self._store.search_words(scope, words, limit) if words else []
 
-    async def _search_meaning(self, scope: Scope, query: str, words: QueryWords, limit: int) -> Sequence[Match]:
-        vector, model = await self._query_vector(query, scope)
-        return await self._store.search_vectors(scope, vector, model, limit, words)
+    async def _search_meaning(self, scope: Scope, asked: "_Asked", limit: int) -> Sequence[Match]:
+        vector, model = await self._query_vector(asked.query, scope)
+        return await self._store.search_vectors(scope, vector, model, limit, asked.words)
 
     async def _query_vector(self, query: str, scope: Scope, *, at_once: bool = False) -> tuple[Vector, str]:
         return await self._models.query_vector(query_text(query), scope.projects, at_once=at_once)
+
+
+class _Asked(NamedTuple):
+    """A query, its words, and what finds these in the hits."""
+
+    query: str
+    words: QueryWords
+    marked: WordPlaces
+
+    def prepare_soon(self) -> None:
+        """Makes ready to mark the words, while the store looks for them and nobody waits for this process."""
+        asyncio.get_running_loop().call_later(PREPARED_SECONDS, self.marked.prepare)
 
 
 class _Answer(NamedTuple):

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from app.models import QueryWords
 from app.tokens import clues_of, counts_as, in_small_letters, query_words
-from app.word_places import Place, places_of
+from app.word_places import Place, WordPlaces
 
 SUFFIXES = (
     "s es ies ied ed ing edly ingly y ly tional enci anci abli entli izer ization ational ator alism aliti alli "
@@ -23,7 +23,7 @@ TEXTS = st.lists(st.one_of(RUNS, st.sampled_from(["(", "\n", ".", "\u3000"])), m
 
 
 def each_looked_up(text: str, query: QueryWords) -> list[Place]:
-    """As `places_of`, without clues."""
+    """As `WordPlaces`, without clues."""
     bits = {word: 1 << number for number, word in enumerate({*query.words, *query.identifiers})}
     runs = [(*match.span(), counts_as(match.group())) for match in re.finditer(r"\w+", text)]
     return [(begin, end, sum(bits.get(word, 0) for word in words)) for begin, end, words in runs if words & bits.keys()]
@@ -32,19 +32,20 @@ def each_looked_up(text: str, query: QueryWords) -> list[Place]:
 @given(st.lists(TEXTS, max_size=3), TEXTS)
 def test_the_quick_look_finds_all(texts: list[str], asked: str) -> None:
     for query in map(query_words, [asked, *asked.split(), *texts]):
-        assert places_of(texts, query) == [each_looked_up(text, query) for text in texts]
+        words = WordPlaces(query)
+        assert [words.of(text) for text in texts] == [each_looked_up(text, query) for text in texts]
 
 
 def test_a_word_is_found_where_its_run_has_underscores() -> None:
     text = "userid = user_id + other_id + u__serid + _userI_d_"
-    [places] = places_of([text], query_words("userid"))
+    places = WordPlaces(query_words("userid")).of(text)
     assert [text[begin:end] for begin, end, _ in places] == ["userid", "user_id", "u__serid", "_userI_d_"]
 
 
 def test_letters_that_grow_or_change_as_they_become_small_are_found() -> None:
     text = "\u0130ş ΟΣ漢 ΟΣ iş ος"
     for word in text.split():
-        [places] = places_of([text], query_words(word))
+        places = WordPlaces(query_words(word)).of(text)
         assert word in [text[begin:end] for begin, end, _ in places]
 
 
