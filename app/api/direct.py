@@ -6,7 +6,8 @@ from typing import Any
 from fastapi import APIRouter, Request, Response
 from fastapi.dependencies.utils import get_flat_params
 from fastapi.routing import APIRoute
-from starlette.types import ASGIApp, Message, Receive, Scope, Send
+from starlette.requests import ClientDisconnect
+from starlette.types import ASGIApp, Receive, Scope, Send
 
 from app.api.problems import answer_to, too_large
 
@@ -48,6 +49,38 @@ class DirectRoute(APIRoute):
         return answer
 
 
+class BoundedRequest(Request):
+    """A request whose body is read in one loop, without Starlette's generators, and refused as it gets too long."""
+
+    def __init__(self, scope: Scope, receive: Receive, max_body_bytes: int) -> None:
+        super().__init__(scope, receive)
+        self._max_body_bytes = max_body_bytes
+        self._whole: bytes | None = None
+
+    async def body(self) -> bytes:
+        """All of it.
+
+        Raises:
+            TooLargeError: it has more bytes than are taken; FastAPI's `max_body_size` is not on this way.
+            ClientDisconnect: the client has gone before the end.
+        """
+        if self._whole is None:
+            parts = []
+            size_bytes = 0
+            more = True
+            while more:
+                message = await self.receive()
+                if message["type"] == "http.disconnect":
+                    raise ClientDisconnect
+                parts.append(message.get("body", b""))
+                size_bytes += len(parts[-1])
+                if size_bytes > self._max_body_bytes:
+                    raise too_large(self._max_body_bytes)
+                more = message.get("more_body", False)
+            self._whole = b"".join(parts)
+        return self._whole
+
+
 class DirectRoutes:
     """ASGI middleware: hands requests to the direct routes at fixed paths itself, and passes on all others.
 
@@ -74,24 +107,10 @@ class DirectRoutes:
             await self._app(scope, receive, send)
             return
         scope["route"] = route  # for the metrics
-        request = Request(scope, self._limited(receive))
+        request = BoundedRequest(scope, receive, self._max_body_bytes)
         try:
             response = await route.answer(request)
         except Exception as error:  # noqa: BLE001 - what is not expected is raised again
             response = await answer_to(request, error)
             error.__traceback__ = None  # its frames hold the body, and the garbage collector rests long
         await response(scope, receive, send)
-
-    def _limited(self, receive: Receive) -> Receive:
-        """As FastAPI's `max_body_size`, behind which these requests do not come."""
-        size_bytes = 0
-
-        async def receive_and_count() -> Message:
-            nonlocal size_bytes
-            message = await receive()
-            size_bytes += len(message.get("body", b""))
-            if size_bytes > self._max_body_bytes:
-                raise too_large(self._max_body_bytes)
-            return message
-
-        return receive_and_count

@@ -1,6 +1,7 @@
 """What clients send and get, with the limits of each field and an example that works."""
 
 import math
+from dataclasses import dataclass
 from typing import Annotated, Any, Literal, Self
 from uuid import UUID
 
@@ -225,7 +226,8 @@ class SearchIn(Filters):
     explain: Annotated[bool, Field(strict=True, description="Say how each score came about.")] = False
 
 
-class SearchOut(BaseModel):
+@dataclass(frozen=True, slots=True)
+class SearchOut:
     """Hits, best first."""
 
     mode: SearchMode

@@ -3,6 +3,7 @@
 import time
 
 from fastapi import APIRouter, Request, Response
+from pydantic import TypeAdapter
 
 from app.access import Caller
 from app.api.deps import Given, Reader, Services, log_projects
@@ -15,6 +16,8 @@ from app.search import SearchMode
 router = APIRouter(prefix="/v1/search", tags=["search"], responses=responses(413, 415, 422), route_class=DirectRoute)
 
 BODY = described(SearchIn)
+
+FOUND = TypeAdapter(SearchOut)
 
 
 @router.post("/fts", response_model=SearchOut, openapi_extra=BODY)
@@ -50,4 +53,4 @@ async def _search(mode: SearchMode, request: Request, given: Services, caller: C
         explain=body.explain,
     )
     found = SearchOut(mode=mode, took_ms=round((time.perf_counter() - started) * 1000, 2), hits=hits)
-    return Response(found.model_dump_json(), media_type="application/json")
+    return Response(FOUND.dump_json(found), media_type="application/json")

@@ -7,8 +7,9 @@ import httpx
 import pytest
 from fastapi import APIRouter, Depends, FastAPI, HTTPException, Request, Response
 from pydantic import BaseModel
+from starlette.requests import ClientDisconnect
 
-from app.api.direct import DirectRoute, DirectRoutes
+from app.api.direct import BoundedRequest, DirectRoute, DirectRoutes
 from app.api.problems import add_handlers
 from app.errors import NotFoundError
 
@@ -132,6 +133,27 @@ async def test_a_body_past_the_router_is_counted_as_it_comes(content: Any) -> No
         answer = await client.post("/echo", content=content)
     assert answer.status_code == 413
     assert "larger than 20 bytes" in answer.json()["detail"]
+
+
+async def test_of_a_client_that_leaves_in_the_middle_nothing_is_taken_for_the_body() -> None:
+    messages = iter([{"type": "http.request", "body": b"half", "more_body": True}, {"type": "http.disconnect"}])
+
+    async def receive() -> Any:
+        return next(messages)
+
+    request = BoundedRequest({"type": "http"}, receive, 20)
+    with pytest.raises(ClientDisconnect):
+        await request.body()
+
+
+async def test_a_body_is_there_as_often_as_it_is_asked_for() -> None:
+    messages = iter([{"type": "http.request", "body": b"all", "more_body": True}, {"type": "http.request"}])
+
+    async def receive() -> Any:
+        return next(messages)
+
+    request = BoundedRequest({"type": "http"}, receive, 20)
+    assert [await request.body(), await request.body()] == [b"all", b"all"]
 
 
 async def loud(request: Request, given: Word) -> str:
