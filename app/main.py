@@ -55,6 +55,9 @@ Store an edit with `POST /v1/memories`, find it with `POST /v1/search/hybrid`, a
 AI-AfterImage in with `POST /v1/admin/imports`.
 """
 
+TAGS = [{"name": name} for name in ("memories", "search", "imports", "exports", "keys", "service")]
+"""The parts of the document, in this order."""
+
 TELEMETRY: TelemetryConfig = {"tracing": False, "metrics": False, "logs": False}
 """FastAPI's own, whose log would tell what was sent; it costs each request a look at the environment."""
 
@@ -89,6 +92,7 @@ def create_app(settings: Settings | None = None, peers: Peers | None = None) -> 
     app = FastAPIOffline(
         title="AfterImage service",
         description=DESCRIPTION,
+        openapi_tags=TAGS,
         version=version("afterimage-service"),
         lifespan=lifespan,
         redoc_url=None,
@@ -107,10 +111,11 @@ def create_app(settings: Settings | None = None, peers: Peers | None = None) -> 
     app.add_middleware(RequestLog, metrics=app.state.metrics)
     add_handlers(app)
     documents = list(app.router.routes)
-    for routes in (writes, search, memories, exports, keys, audit, health, metrics):
+    # A request is compared with one route after the other, each of which FastAPI makes ready at the first request that
+    # comes so far: that after a start, whether the service is there, waits for none of the others.
+    for routes in (health, writes, search, memories, exports, keys, audit, metrics):
         app.include_router(routes.router, max_body_size=settings.max_body_bytes)
     app.include_router(imports.router)  # counts the bytes of a file itself
-    # A request is compared with one route after the other, and the documents are asked least.
     app.router.routes[:] = [*app.router.routes[len(documents) :], *documents]
     app.openapi = completed(app.openapi)  # type: ignore[method-assign]
     return app

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from app.main import create_app
+from app.main import TAGS, create_app
 from app.settings import Settings
 from tests.conftest import new_database
 from tests.effort import effort
@@ -69,6 +69,14 @@ def test_every_error_is_a_problem_and_nothing_else() -> None:
     }
     assert len(errors) > 100
     assert [place for place, content in errors.items() if content != problem] == []
+
+
+def test_the_parts_stand_in_their_order_and_whether_the_service_is_there_is_compared_first() -> None:
+    document = create_app(Settings()).openapi()
+    operations = [operation for methods in document["paths"].values() for operation in methods.values()]
+    assert document["tags"] == TAGS
+    assert {tag for operation in operations for tag in operation["tags"]} == {tag["name"] for tag in TAGS}
+    assert [*document["paths"]][:2] == ["/livez", "/readyz"]
 
 
 @pytest.mark.parametrize("environment", effort(["postgresql"], full=STORES), indirect=True)
