@@ -48,7 +48,7 @@ def test_searches_are_measured_beside_their_own_statements(
     corpus: Corpus, tmp_path: Path, models: Path, postgres_url: Callable[[int], str]
 ) -> None:
     database = new_database(postgres_url(18), "bench")
-    effort = searches.Effort(seconds=0.2, rounds=1, sizes=(20,), queries=5, modes=(SearchMode.HYBRID,))
+    effort = searches.Effort(seconds=0.2, rounds=1, sizes=(20,), queries=100, modes=(SearchMode.HYBRID,))
     searches.fill_database(database, corpus, 0, 20)
     [figure] = searches.at_size(corpus, tmp_path, models, effort, 20, database)
     assert figure.ours.rate
@@ -56,6 +56,16 @@ def test_searches_are_measured_beside_their_own_statements(
     assert figure.ours.errors == 0
     told = json.loads(as_json([figure]))["figures"]
     assert "hybrid, bare" in ElementTree.fromstring(plot(told)).itertext()
+
+
+def test_no_query_is_asked_twice(corpus: Corpus) -> None:
+    queries = searches.distinct_queries(corpus.queries)
+    parts = searches.parted(queries, 6, 3, 200)
+    assert [len(rounds) for rounds in parts] == [3] * 6
+    assert len({len(asked) for rounds in parts for asked in rounds}) == 1
+    asked = [query for rounds in parts for asked in rounds for query in asked]
+    assert len(asked) == len(set(asked)) > 200
+    assert searches.parted(queries, 2, 1, 5) == [[queries[:5]], [queries[5:10]]]
 
 
 @pytest.mark.skipif(not FULL, reason="takes a minute or two")

@@ -1,12 +1,13 @@
 """A load client that costs little beside the server: connections in one process, each with a request in flight.
 
-The requests are bytes made beforehand, sent again and again; of an answer the status and the length are read.
+The requests are bytes made beforehand; of an answer the status and the length are read.
 """
 
 import asyncio
 import pickle
 import sys
 import time
+from collections.abc import Iterator
 from itertools import cycle, islice
 from typing import cast
 
@@ -19,8 +20,8 @@ from tests.benchmarks.tally import Tally
 class Client(asyncio.Protocol):
     """One connection: sends a request as soon as the answer to the last is complete."""
 
-    def __init__(self, requests: list[bytes], offset: int, tally: Tally, ended: asyncio.Future[None]) -> None:
-        self._requests = islice(cycle(requests), offset, None)
+    def __init__(self, requests: Iterator[bytes], tally: Tally, ended: asyncio.Future[None]) -> None:
+        self._requests = requests
         self._tally = tally
         self._ended = ended
         self._head = b""
@@ -54,12 +55,12 @@ class Client(asyncio.Protocol):
             self._ended.set_result(None)
 
     def _send(self) -> None:
-        if self._tally.over:
+        request = None if self._tally.over else next(self._requests, None)
+        if request is None:
             self._ended.set_result(None)
             self._transport.close()
             return
         self._head, self._missing = b"", None
-        request = next(self._requests)
         self._started = time.perf_counter()
         self._transport.write(request)
 
@@ -72,16 +73,17 @@ def length_of(head: bytes) -> int:
 
 
 async def run(side: HttpSide) -> Tally:
-    """Keeps all connections busy until the time is over."""
+    """Keeps all connections busy until the time is over, or the requests are."""
     tally = Tally(side.seconds)
     loop = asyncio.get_running_loop()
     ends = []
     for number in range(side.connections):
         ended: asyncio.Future[None] = loop.create_future()
         offset = number * len(side.requests) // side.connections
+        requests = islice(cycle(side.requests), offset, offset + len(side.requests) if side.once else None)
 
-        def client(offset: int = offset, ended: asyncio.Future[None] = ended) -> Client:
-            return Client(side.requests, offset, tally, ended)
+        def client(requests: Iterator[bytes] = requests, ended: asyncio.Future[None] = ended) -> Client:
+            return Client(requests, tally, ended)
 
         await loop.create_connection(client, "127.0.0.1", side.port)
         ends.append(ended)

@@ -3,13 +3,14 @@
 import asyncio
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from itertools import repeat
 from pathlib import Path
 from typing import Any
 
 from tests.benchmarks.imports import database
 from tests.benchmarks.report import Figure, Measured, rate_figure
 from tests.benchmarks.rows import Corpus, body, request
-from tests.benchmarks.searches import distinct_queries
+from tests.benchmarks.searches import distinct_queries, parted
 from tests.benchmarks.served import Service, new_database, scratch_postgres, served
 from tests.benchmarks.sides import Comparison, HttpSide, Sample, by_turns, run_side
 from tests.peers import ai_afterimage, chroma
@@ -97,9 +98,13 @@ class Match:
             yield self._search(mode)
 
     def _search(self, mode: str) -> Figure:
-        queries = distinct_queries(self.corpus.queries)  # the service keeps vectors of queries that come twice
-        requests = [request(f"/v1/search/{mode}", {"query": query, "limit": 10}) for query in queries]
-        compared = self._by_turns(requests, 1, lambda: self.peer.run(self.corpus, self.seconds, mode, writers=1))
+        # Each once, in all rounds: the service keeps the vectors of queries that come twice.
+        queries = distinct_queries(self.corpus.queries)
+        [rounds] = parted(queries, 1, self.rounds + 1, len(queries))
+        requests = [
+            [request(f"/v1/search/{mode}", {"query": query, "limit": 10}) for query in asked] for asked in rounds
+        ]
+        compared = self._by_turns(iter(requests), 1, lambda: self.peer.run(self.corpus, self.seconds, mode, writers=1))
         name = f"{self.peer.name}, vector given" if mode == "semantic" else self.peer.name
         case = f"{mode} among {SEARCHED}, {self.store}"
         ours, theirs = Measured.of("service", compared.ours), Measured.of(name, compared.theirs)
@@ -108,7 +113,7 @@ class Match:
     def _write(self, *, with_vectors: bool) -> Figure:
         bodies = [body(*row) if with_vectors else body(row[0], row[1], None) for row in self._rows()]
         compared = self._by_turns(
-            [request("/v1/memories", one) for one in bodies],
+            repeat([request("/v1/memories", one) for one in bodies]),
             WRITERS,
             lambda: self.peer.run(self.corpus, self.seconds, "write", writers=WRITERS, with_vectors=with_vectors),
         )
@@ -122,9 +127,9 @@ class Match:
     def _rows(self) -> list[Any]:
         return list(self.corpus.variations(len(self.corpus)))
 
-    def _by_turns(self, requests: list[bytes], connections: int, theirs: Callable[[], Sample]) -> Comparison:
+    def _by_turns(self, rounds: Iterator[list[bytes]], connections: int, theirs: Callable[[], Sample]) -> Comparison:
         def ours() -> Sample:
-            return run_side("load", HttpSide(self.service.port, requests, connections, self.seconds))
+            return run_side("load", HttpSide(self.service.port, next(rounds), connections, self.seconds))
 
         def paused() -> Sample:
             with self.service.paused():

@@ -28,9 +28,9 @@ INTROSPECTION = ("typeinfo_tree", "set_config('jit'")
 LIMIT = 10
 
 
-async def record(settings: Settings, queries: Mapping[SearchMode, Sequence[str]]) -> dict[SearchMode, list[Plan]]:
-    """The plans of the queries of each mode, once words are counted and the index of the vectors is built."""
-    plans: dict[SearchMode, list[Plan]] = {}
+async def record(settings: Settings, queries: Mapping[SearchMode, Sequence[str]]) -> dict[SearchMode, dict[str, Plan]]:
+    """The plan of each query of each mode, once words are counted and the index of the vectors is built."""
+    plans: dict[SearchMode, dict[str, Plan]] = {}
     with patch.object(Connections, "acquire", _acquire), patch.object(EmbeddingWorker, "embed", _embed):
         async with AsyncExitStack() as stack:
             services = await open_services(settings, stack)
@@ -38,13 +38,13 @@ async def record(settings: Settings, queries: Mapping[SearchMode, Sequence[str]]
             await services.store.memories.refresh_frequencies()
             await _indexed(services.store, settings)
             for mode, asked in queries.items():
-                plans[mode] = []
+                plans[mode] = {}
                 for query in asked:
                     steps: list[Step] = []
                     token = RECORDED.set((id(asyncio.current_task()), steps))
                     await services.searches.search(mode, query, Scope(), LIMIT, 0.0)
                     RECORDED.reset(token)
-                    plans[mode].append(Plan(steps))
+                    plans[mode][query] = Plan(steps)
     return plans
 
 

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from itertools import chain, combinations_with_replacement, islice
 from pathlib import Path
+from random import Random
 
 import asyncpg
 import numpy as np
@@ -55,7 +56,7 @@ def measure(corpus: Corpus, folder: Path, models: Path, effort: Effort) -> Itera
 
 
 def at_size(corpus: Corpus, folder: Path, models: Path, effort: Effort, size: int, database: str) -> Iterator[Figure]:
-    """All modes. No query is asked twice, by either side: its vector and its pages would be at hand."""
+    """All modes. No query is asked again, by either side: its vector and its pages would be at hand."""
     parts = parted(distinct_queries(corpus.queries), 2 * len(effort.modes), effort.rounds + 1, effort.queries)
     asked = dict(zip(effort.modes, parts, strict=False))
     replayed = dict(zip(effort.modes, parts[len(effort.modes) :], strict=True))
@@ -70,16 +71,15 @@ def at_size(corpus: Corpus, folder: Path, models: Path, effort: Effort, size: in
 
             def run() -> Sample:
                 bodies = [request(f"/v1/search/{mode}", {"query": query, "limit": LIMIT}) for query in next(rounds)]
-                return run_side("load", HttpSide(service.port, bodies, 1, effort.seconds))
+                return run_side("load", HttpSide(service.port, bodies, 1, effort.seconds, once=True))
 
             return run
 
         def bare(mode: SearchMode) -> Callable[[], Sample]:
-            left = iter(plans[mode])
             rounds = iter(replayed[mode])
 
             def run() -> Sample:
-                those = list(islice(left, len(next(rounds))))
+                those = [plans[mode][query] for query in next(rounds)]
                 with service.paused():
                     return run_side("bare_searches", SearchSide(database, models, those, effort.seconds))
 
@@ -106,22 +106,21 @@ def _figure(mode: SearchMode, size: int, compared: Comparison) -> Figure:
 
 
 def distinct_queries(sentences: Sequence[str]) -> list[str]:
-    """Each sentence, and each again without one or two of its words, in a mixed order."""
+    """Each sentence, and each again without one or two of its words, in a random order that is always the same."""
     found = dict.fromkeys(sentences)
     for left_out in combinations_with_replacement(range(12), 2):
         for sentence in sentences:
             words = sentence.split()
             if len(words) > max(3, *left_out):
                 found[" ".join(word for at, word in enumerate(words) if at not in left_out)] = None
-    return [query for _, query in sorted(enumerate(found), key=lambda pair: pair[0] % 97)]
+    return Random(0).sample([*found], len(found))
 
 
 def parted(queries: Sequence[str], sides: int, rounds: int, limit: int) -> list[list[list[str]]]:
-    """Of each side, of each round, so many queries at most; no two have one in common."""
-    step = sides * rounds
-    return [
-        [list(queries[side * rounds + number :: step][:limit]) for number in range(rounds)] for side in range(sides)
-    ]
+    """Of each side, of each round, so many queries or fewer: as many for all, and no two have one in common."""
+    each = min(limit, len(queries) // (sides * rounds))
+    parts = [list(queries[at : at + each]) for at in range(0, sides * rounds * each, each)]
+    return [parts[side * rounds : (side + 1) * rounds] for side in range(sides)]
 
 
 def fill_database(url: str, corpus: Corpus, start: int, stop: int) -> None:

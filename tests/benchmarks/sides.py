@@ -15,12 +15,16 @@ DEADLINE_SECONDS = 120
 
 @dataclass(frozen=True, slots=True)
 class HttpSide:
-    """Requests to a service; each connection sends them all, beginning at a place of its own."""
+    """Requests to a service; each connection sends them all, beginning at a place of its own.
+
+    It begins again after the last one, or ends there if it is to send them `once`.
+    """
 
     port: int
     requests: list[bytes]
     connections: int
     seconds: float
+    once: bool = False
 
 
 @dataclass(frozen=True, slots=True)
