@@ -111,9 +111,9 @@ def create_app(settings: Settings | None = None, peers: Peers | None = None) -> 
     app.add_middleware(RequestLog, metrics=app.state.metrics)
     add_handlers(app)
     documents = list(app.router.routes)
-    # A request is compared with one route after the other, each of which FastAPI makes ready at the first request that
-    # comes so far: that after a start, whether the service is there, waits for none of the others.
-    for routes in (health, writes, search, memories, exports, keys, audit, metrics):
+    # A request is compared with one route after the other, and FastAPI makes those of a router ready as a request first
+    # comes to it: whoever asks whether the service is there waits for no other. The documents are asked least.
+    for routes in (health, memories, writes, search, exports, keys, audit, metrics):
         app.include_router(routes.router, max_body_size=settings.max_body_bytes)
     app.include_router(imports.router)  # counts the bytes of a file itself
     app.router.routes[:] = [*app.router.routes[len(documents) :], *documents]

@@ -24,8 +24,8 @@ CANDIDATES_ALONE = 30
 MAX_CANDIDATES = 1000
 """The same where most of those have the same code, and there are fewer hits than asked for."""
 
-PREPARED_SECONDS = 0.002
-"""How long after the store is asked: its longest statement is under way then."""
+PREPARE_AFTER_SECONDS = 0.002
+"""The longest statement of a search in PostgreSQL is under way by then."""
 
 
 class SearchMode(StrEnum):
@@ -90,7 +90,7 @@ class Searches:
                 piece=piece,
                 copies=one.copies,
                 last_timestamp=one.last_timestamp,
-                excerpt=excerpt_of(one.memory.new_code, piece.first_line if piece else 1, asked.marked),
+                excerpt=excerpt_of(one.memory.new_code, piece.first_line if piece else 1, asked.places),
                 explanation=_explain(place, answer.weights, words) if explain else None,
             )
             for place, one in answer.best
@@ -108,8 +108,8 @@ class Searches:
             ranked, weights = ranked_by_meaning, Weights(fts=0, semantic=1)
         else:
             asked.prepare_soon()
-            found = await self._search_words(scope, asked.words, depth)
-            matches = [match for match in found if match.score >= threshold]
+            matched = await self._search_words(scope, asked.words, depth)
+            matches = [match for match in matched if match.score >= threshold]
             best = await best_of(self._store, scope, matches, limit)
             ranked, weights = ranked_by_words, Weights(fts=1, semantic=0)
         places = [(ranked(match, rank), distinct) for match, rank, distinct in best.found]
@@ -150,11 +150,11 @@ class _Asked(NamedTuple):
 
     query: str
     words: QueryWords
-    marked: WordPlaces
+    places: WordPlaces
 
     def prepare_soon(self) -> None:
-        """Makes ready to mark the words, while the store looks for them and nobody waits for this process."""
-        asyncio.get_running_loop().call_later(PREPARED_SECONDS, self.marked.prepare)
+        """Makes ready to mark the words while this search waits for the database, as it mostly does."""
+        asyncio.get_running_loop().call_later(PREPARE_AFTER_SECONDS, self.places.prepare)
 
 
 class _Answer(NamedTuple):

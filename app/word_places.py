@@ -12,17 +12,14 @@ Place = tuple[int, int, int]
 
 
 class WordPlaces:
-    """Finds the words of one query.
-
-    To `prepare` it takes as long as to look through some three functions, which need not be done while somebody waits.
-    """
+    """Finds the words of one query; prepares itself for the first text, if it was not told to `prepare` before."""
 
     def __init__(self, query: QueryWords) -> None:
         self._query = query
         self._counted: dict[str, int] = {}
 
     def prepare(self) -> None:
-        """Makes ready what the first text would need."""
+        """Makes ready what any text needs, which takes as long as to look through a few functions."""
         self._bits, self._clues  # noqa: B018 - made as they are asked for
 
     def of(self, text: str) -> list[Place]:

@@ -1,6 +1,6 @@
 """Routes that are asked often: FastAPI describes them, and requests reach them past its router."""
 
-from collections.abc import Callable, Coroutine, Iterable
+from collections.abc import AsyncGenerator, Callable, Coroutine, Iterable
 from typing import Any
 
 from fastapi import APIRouter, Request, Response
@@ -79,6 +79,10 @@ class BoundedRequest(Request):
                 more = message.get("more_body", False)
             self._whole = b"".join(parts)
         return self._whole
+
+    async def stream(self) -> AsyncGenerator[bytes, None]:
+        """All of it at once: for what reads a body so."""
+        yield await self.body()
 
 
 class DirectRoutes:

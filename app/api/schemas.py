@@ -1,7 +1,6 @@
 """What clients send and get, with the limits of each field and an example that works."""
 
 import math
-from dataclasses import dataclass
 from typing import Annotated, Any, Literal, Self
 from uuid import UUID
 
@@ -226,8 +225,7 @@ class SearchIn(Filters):
     explain: Annotated[bool, Field(strict=True, description="Say how each score came about.")] = False
 
 
-@dataclass(frozen=True, slots=True)
-class SearchOut:
+class SearchOut(BaseModel):
     """Hits, best first."""
 
     mode: SearchMode

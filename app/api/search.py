@@ -17,7 +17,8 @@ router = APIRouter(prefix="/v1/search", tags=["search"], responses=responses(413
 
 BODY = described(SearchIn)
 
-FOUND = TypeAdapter(SearchOut)
+ANSWER = TypeAdapter(SearchOut)
+"""Makes bytes of it, which its own method would make a text of first."""
 
 
 @router.post("/fts", response_model=SearchOut, openapi_extra=BODY)
@@ -53,4 +54,4 @@ async def _search(mode: SearchMode, request: Request, given: Services, caller: C
         explain=body.explain,
     )
     found = SearchOut(mode=mode, took_ms=round((time.perf_counter() - started) * 1000, 2), hits=hits)
-    return Response(FOUND.dump_json(found), media_type="application/json")
+    return Response(ANSWER.dump_json(found), media_type="application/json")

@@ -152,8 +152,9 @@ async def test_a_body_is_there_as_often_as_it_is_asked_for() -> None:
     async def receive() -> Any:
         return next(messages)
 
-    request = BoundedRequest({"type": "http"}, receive, 20)
+    request = BoundedRequest({"type": "http"}, receive, 3)
     assert [await request.body(), await request.body()] == [b"all", b"all"]
+    assert [part async for part in request.stream()] == [b"all"]
 
 
 async def loud(request: Request, given: Word) -> str:
