@@ -13,16 +13,21 @@ import uvloop
 from pgvector.asyncpg import register_vector
 
 from app.embedding.onnx import OnnxEmbedder
+from app.store.postgresql.pool_connection import PLAN_EACH_TIME, PLAN_ONCE
 from tests.benchmarks.bare_writers import SERVER_SETTINGS
 from tests.benchmarks.tally import Tally
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Step:
-    """A model call (of `text`), or statements on one connection, in the order they came; `arm` is where they ran."""
+    """A model call (of `text`), or statements on one connection, in the order they came; `arm` is where they ran.
+
+    `keep_plans`: of connections whose statements PostgreSQL need not plan each time.
+    """
 
     arm: int
     text: str | None = None
+    keep_plans: bool = False
     statements: list[tuple[str, tuple[Any, ...]]] = field(default_factory=list)
 
 
@@ -47,8 +52,16 @@ async def run(side: SearchSide) -> Tally:
     """Replays plans until the time is over, or they are."""
     embedder = OnnxEmbedder(side.models)
     embedder.load()
-    settings = SERVER_SETTINGS | {"plan_cache_mode": "force_custom_plan"}
-    pool = await asyncpg.create_pool(side.url, min_size=2, max_size=4, init=register_vector, server_settings=settings)
+    pools = {
+        kept: await asyncpg.create_pool(
+            side.url,
+            min_size=2,
+            max_size=4,
+            init=register_vector,
+            server_settings=SERVER_SETTINGS | {"plan_cache_mode": PLAN_ONCE if kept else PLAN_EACH_TIME},
+        )
+        for kept in (False, True)
+    }
 
     async def replay(steps: list[Step], *, alone: bool) -> None:
         for step in steps:
@@ -58,7 +71,7 @@ async def run(side: SearchSide) -> Tally:
                 else:
                     await asyncio.to_thread(embedder.embed, [step.text])
                 continue
-            async with pool.acquire() as connection:
+            async with pools[step.keep_plans].acquire() as connection:
                 for query, values in step.statements:
                     await (connection.fetch(query, *values) if values else connection.execute(query))
 
@@ -71,7 +84,8 @@ async def run(side: SearchSide) -> Tally:
         await asyncio.gather(*(replay([step for step in plan.steps if step.arm == arm], alone=False) for arm in arms))
         await replay([step for step in plan.steps if step.arm == 0], alone=not arms)
         tally.note(started)
-    await pool.close()
+    for pool in pools.values():
+        await pool.close()
     return tally
 
 

@@ -22,8 +22,9 @@ from tests.benchmarks.bare_searches import Plan, Step
 RECORDED: ContextVar[tuple[int, list[Step]]] = ContextVar("recorded")
 """The task that began the search, and its steps; tasks that it starts inherit this, background work has none."""
 
-INTROSPECTION = ("typeinfo_tree", "set_config('jit'")
-"""In what asyncpg itself asks the first time that a connection meets a type."""
+LEFT_OUT = ("typeinfo_tree", "set_config('jit'", "SET plan_cache_mode", "DISCARD PLANS")
+"""In what asyncpg asks the first time that a connection meets a type, and what a connection is told where what it did
+last was of another kind."""
 
 LIMIT = 10
 
@@ -65,7 +66,7 @@ _lend, _make = Connections.acquire, EmbeddingWorker.embed
 
 
 @asynccontextmanager
-async def _acquire(self: Connections, *, keep_plans: bool = False) -> AsyncIterator[Any]:
+async def _acquire(self: Connections, *, keep_plans: bool | None = False) -> AsyncIterator[Any]:
     async with _lend(self, keep_plans=keep_plans) as connection:
         found = RECORDED.get(None)
         if found is None:
@@ -75,12 +76,13 @@ async def _acquire(self: Connections, *, keep_plans: bool = False) -> AsyncItera
         found[1].append(step)
 
         def note(logged: Any) -> None:
-            if not any(mark in logged.query for mark in INTROSPECTION):
+            if not any(mark in logged.query for mark in LEFT_OUT):
                 step.statements.append((logged.query, tuple(logged.args)))
 
         with connection.query_logger(note):
             yield connection
             await asyncio.sleep(0)  # asyncpg tells of a query a step later
+        step.keep_plans = connection.plans_kept
         if connection.is_in_transaction():
             step.statements.append(("ROLLBACK", ()))  # which the service sends and does not wait for
 

@@ -8,7 +8,7 @@ import pytest
 from app.errors import UnavailableError
 from app.store.postgresql import PostgresStore, pool_connection
 from app.store.postgresql.connections import Connections
-from app.store.postgresql.pool_connection import PLAN_EACH_TIME
+from app.store.postgresql.pool_connection import PLAN_EACH_TIME, PLAN_ONCE
 from tests.conftest import MODEL, connections
 from tests.memories import NOON, new
 
@@ -95,7 +95,7 @@ async def test_plans_are_kept_for_a_while_where_that_is_asked_for(
         return mode
 
     asked = [False, True, True, False, True]
-    assert [await lend(kept) for kept in asked] == [{False: PLAN_EACH_TIME, True: "auto"}[kept] for kept in asked]
+    assert [await lend(kept) for kept in asked] == [{False: PLAN_EACH_TIME, True: PLAN_ONCE}[kept] for kept in asked]
     monkeypatch.setattr(pool_connection, "PLAN_SECONDS", 0.0)
     sent.clear()
     await lend(keep_plans=True)

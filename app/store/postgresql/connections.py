@@ -111,8 +111,8 @@ class Connections:
             self._pool.terminate()
             self._pool = None
 
-    def acquire(self, *, keep_plans: bool = False) -> AbstractAsyncContextManager[Any]:
-        """Lends a connection; see `PoolConnection` for its plans.
+    def acquire(self, *, keep_plans: bool | None = False) -> AbstractAsyncContextManager[Any]:
+        """Lends a connection; see `PoolConnection` for its plans (None: as they are, for whoever sees to that later).
 
         Raises:
             UnavailableError: none became free in time, or the server is gone or silent.
@@ -256,7 +256,7 @@ class _Loan:
 
     __slots__ = ("_connection", "_connections", "_keep_plans", "_pool")
 
-    def __init__(self, connections: Connections, keep_plans: bool) -> None:
+    def __init__(self, connections: Connections, keep_plans: bool | None) -> None:
         self._connections = connections
         self._keep_plans = keep_plans
 
@@ -266,11 +266,12 @@ class _Loan:
         except Exception as error:
             self._connections.raise_ours(error)
             raise
-        try:
-            await self._connection.keep_plans(self._keep_plans)
-        except BaseException as error:
-            await self.__aexit__(type(error), error, None)
-            raise
+        if self._keep_plans is not None:
+            try:
+                await self._connection.keep_plans(self._keep_plans)
+            except BaseException as error:
+                await self.__aexit__(type(error), error, None)
+                raise
         return self._connection
 
     async def __aexit__(self, kind: object, error: BaseException | None, traceback: object) -> None:

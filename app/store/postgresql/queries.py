@@ -1,7 +1,7 @@
 """How searches send the statements of `postgresql.sql`."""
 
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from functools import cache
 from typing import Any, NamedTuple
 
@@ -25,9 +25,12 @@ class Statement(NamedTuple):
         rows: list[Any] = await connection.fetch(self.sql, *self.values)
         return rows
 
-    def then(self, other: "Statement") -> "Statement":
-        """Both as one, which spares a round trip; the other, a WITH, reads the rows of this one as `found`."""
-        return Statement(_joined(self.sql, other.sql, len(self.values)), [*self.values, *other.values])
+    @staticmethod
+    def joined(parts: Mapping[str, "Statement"], last: "Statement") -> "Statement":
+        """One statement of several, which spares round trips: each reads the rows of those before it by their names."""
+        statements = [*parts.values(), last]
+        sql = _joined(tuple(parts), tuple((one.sql, len(one.values)) for one in statements))
+        return Statement(sql, [value for one in statements for value in one.values])
 
 
 async def fetch(connection: Any, query: Any, **values: Any) -> list[Any]:
@@ -35,20 +38,39 @@ async def fetch(connection: Any, query: Any, **values: Any) -> list[Any]:
     return await Statement.of(query, **values).fetch(connection)
 
 
-def distinct_found(queries: Any, scope: Scope, candidates: int, limit: int, known: Sequence[int] = ()) -> Statement:
-    """See MemoryStore.distinct; follows a statement that finds the memories, of which the best candidates count."""
-    return Statement.of(
-        queries.distinct_memories,
-        **scope.fields(),
-        candidates=candidates,
-        limit=limit,
-        known=known,
-        limit_copies=MAX_COPIES,
-    )
+def distinct_found(
+    queries: Any, found: Statement, scope: Scope, candidates: int, limit: int, known: Sequence[int] = ()
+) -> Statement:
+    """See MemoryStore.distinct; what is found are memories with scores, of which the best candidates count."""
+    best = Statement.of(queries.best_matches, candidates=candidates, limit=limit, known=known)
+    parts = {"found": found, "best": best, "copies": _copies(queries, scope)}
+    return Statement.joined(parts, Statement.of(queries.distinct_memories))
+
+
+def plan_may_be_kept(scope: Scope) -> bool:
+    """Whether the plan that looks hits up may be kept: it is the best one for all scopes of this kind."""
+    return scope == Scope(projects=scope.projects)
+
+
+def _copies(queries: Any, scope: Scope) -> Statement:
+    if not plan_may_be_kept(scope):
+        return Statement.of(queries.count_copies_filtered, **scope.fields(), limit_copies=MAX_COPIES)
+    if scope.projects is None:
+        return Statement.of(queries.count_copies, limit_copies=MAX_COPIES)
+    return Statement.of(queries.count_copies_in_projects, projects=scope.projects, limit_copies=MAX_COPIES)
 
 
 @cache
-def _joined(first: str, second: str, parameters: int) -> str:
-    search = first.rstrip(";")
-    reads = re.sub(r"\$(\d+)", lambda number: f"${int(number[1]) + parameters}", second).removeprefix("WITH ")
-    return f"WITH found AS MATERIALIZED (\n{search}\n),\n{reads}"
+def _joined(names: Sequence[str], statements: Sequence[tuple[str, int]]) -> str:
+    """Of statements with so many parameters each; the last one has no name."""
+    parts = []
+    before = 0
+    for sql, parameters in statements:
+        parts.append(_numbered_after(before, sql.rstrip(";")))
+        before += parameters
+    named = ",\n".join(f"{name} AS MATERIALIZED (\n{part}\n)" for name, part in zip(names, parts, strict=False))
+    return f"WITH {named}\n{parts[-1]}"
+
+
+def _numbered_after(before: int, sql: str) -> str:
+    return re.sub(r"\$(\d+)", lambda number: f"${int(number[1]) + before}", sql)

@@ -59,8 +59,10 @@ class Reads:
             await standby.connections.close()
             standby.cut()
 
-    async def run(self, work: Callable[[Any], Awaitable[T]]) -> T:
+    async def run(self, work: Callable[[Any], Awaitable[T]], *, keep_plans: bool | None = False) -> T:
         """Runs statements that only read, on a standby if one is usable; on the primary too if that one fails.
+
+        See `Connections.acquire` for the plans.
 
         Raises:
             UnavailableError: neither answers.
@@ -68,7 +70,7 @@ class Reads:
         standby = self._next()
         if standby is not None:
             try:
-                async with standby.connections.acquire() as connection:
+                async with standby.connections.acquire(keep_plans=keep_plans) as connection:
                     found = await work(connection)
             except SlowStatementError:
                 raise
@@ -79,7 +81,7 @@ class Reads:
             else:
                 standby.reads += 1
                 return found
-        async with self._primary.acquire() as connection:
+        async with self._primary.acquire(keep_plans=keep_plans) as connection:
             return await work(connection)
 
     @property

@@ -10,6 +10,7 @@ from pgvector import HalfVector
 from app.errors import UnavailableError
 from app.models import QueryWords, Scope, Vector, VectorIndexKind, VectorIndexState, VectorIndexStats
 from app.store.postgresql.connections import Connections
+from app.store.postgresql.pool_connection import PLAN_EACH_TIME
 from app.store.postgresql.queries import Statement
 from app.store.postgresql.rights import not_all_owned
 from app.store.postgresql.words import excluded, required
@@ -34,11 +35,12 @@ SETTINGS = {
 """Of the connection that builds."""
 
 # A plan that sorts would read all vectors, and look up the memory of each.
-BEGIN = """BEGIN READ ONLY;
+BEGIN = f"""BEGIN READ ONLY;
+SET LOCAL plan_cache_mode = {PLAN_EACH_TIME};
 SET LOCAL enable_sort = off;
 SET LOCAL hnsw.iterative_scan = relaxed_order;
-SET LOCAL hnsw.ef_search = {search_list};
-SET LOCAL hnsw.max_scan_tuples = {max_scanned}
+SET LOCAL hnsw.ef_search = {{search_list}};
+SET LOCAL hnsw.max_scan_tuples = {{max_scanned}}
 """
 
 # NULL if the model has no more than $2 vectors.

@@ -53,10 +53,9 @@ class PostgresVectors:
         self, scope: Scope, vector: Vector, model: str, limit: int, candidates: int, words: QueryWords
     ) -> Best:
         """See MemoryStore.best_by_vectors."""
-        distinct = distinct_found(self._queries, scope, candidates, limit)
 
         async def ask(connection: Any, statement: Statement) -> _Told[Best]:
-            rows = await statement.then(distinct).fetch(connection)
+            rows = await distinct_found(self._queries, statement, scope, candidates, limit).fetch(connection)
             best = best_from(rows)
             return _Told(best, best.matches, rows[0]["found"] if rows else 0)
 
@@ -81,12 +80,13 @@ class PostgresVectors:
                 if answer.memories == limit:
                     return answer.found
                 await connection.execute("ROLLBACK")  # and with it the settings for the index
+            await connection.keep_plans(scope == Scope() and not (words.required or words.excluded))
             answer = await ask(connection, self._exact(scope, vector, model, depth, words))
             if answer.memories < limit and answer.rows == depth:
                 answer = await ask(connection, self._exact(scope, vector, model, limit * (MAX_PIECES + 1), words))
             return answer.found
 
-        return await self._reads.run(read)
+        return await self._reads.run(read, keep_plans=None)
 
     async def _are_many(self, connection: Any, scope: Scope, model: str, words: QueryWords) -> bool:
         """Whether the scope holds more than can be compared one by one; counts no further.
@@ -95,6 +95,7 @@ class PostgresVectors:
         """
         if scope == Scope() and not words.required:
             return True
+        await connection.keep_plans(False)
         limit = self._exact_limit + 1
         if scope == Scope(projects=scope.projects) and not words.required:
             row = await self._queries.count_vectors(connection, projects=scope.projects, model=model, limit=limit)

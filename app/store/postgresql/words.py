@@ -6,6 +6,7 @@ from typing import Any
 
 from app.models import Match, MemoryKey, QueryWords, Scope, Words
 from app.store.postgresql.connections import Connections
+from app.store.postgresql.pool_connection import PLAN_EACH_TIME
 from app.store.postgresql.queries import fetch
 from app.store.postgresql.reads import Reads
 from app.store.word_plan import WordCounts, WordPlan, distinct_words, plan_words
@@ -32,7 +33,10 @@ HALF_SCORE = 0.365
 """What a memory of average length scores that holds every word once, which counts as 0.5 on the scale from 0 to 1."""
 
 # The planner takes words that it does not know for common ones, and a scan that unpacks every row for cheap.
-BEGIN = "BEGIN READ ONLY; SET LOCAL enable_seqscan = off; SET LOCAL enable_indexscan = off"
+BEGIN = (
+    "BEGIN READ ONLY; SET LOCAL enable_seqscan = off; SET LOCAL enable_indexscan = off; "
+    f"SET LOCAL plan_cache_mode = {PLAN_EACH_TIME}"
+)
 
 MERGE_LOCK = 0x61667465776F7264
 """Key of the advisory lock under which words are merged: "afteword"."""
@@ -57,7 +61,7 @@ class PostgresWords:
             return await self._ranked(connection, scope, query, limit)
 
         matches: dict[MemoryKey, Match] = {}
-        for project, memory_id, strength in await self._reads.run(read):
+        for project, memory_id, strength in await self._reads.run(read, keep_plans=None):
             key = MemoryKey(project, memory_id)
             if key not in matches:
                 matches[key] = Match(key, strength / (strength + HALF_SCORE))
