@@ -253,7 +253,7 @@ LIMIT :limit;
 
 -- name: count_copies
 -- How many memories have the code of one of the `best`, and the time of the newest; counts no further than the limit in
--- all. This and the next read the index alone, also by a plan that is made for any values.
+-- all. It needs nothing but the index, and so does that of some projects, also by a plan that is made for any values.
 SELECT code_hash, count(*) AS copies, max(timestamp) AS last_timestamp
 FROM (
   SELECT m.code_hash, m.timestamp

@@ -23,8 +23,8 @@ RECORDED: ContextVar[tuple[int, list[Step]]] = ContextVar("recorded")
 """The task that began the search, and its steps; tasks that it starts inherit this, background work has none."""
 
 LEFT_OUT = ("typeinfo_tree", "set_config('jit'", "SET plan_cache_mode", "DISCARD PLANS")
-"""In what asyncpg asks the first time that a connection meets a type, and what a connection is told where what it did
-last was of another kind."""
+"""In what asyncpg asks the first time that a connection meets a type, and in what tells one whether to keep plans: the
+bare side has connections of both kinds."""
 
 LIMIT = 10
 

@@ -88,16 +88,22 @@ async def test_plans_are_kept_for_a_while_where_that_is_asked_for(
     await pool.open()
     sent: list[str] = []
 
-    async def lend(keep_plans: bool) -> str:
+    async def lend(keep_plans: bool | None) -> str:
         async with pool.acquire(keep_plans=keep_plans) as connection:
             connection._con.add_query_logger(lambda record: sent.append(record.query))  # heard from the next loan on
             mode: str = await connection.fetchval("SHOW plan_cache_mode")
         return mode
 
-    asked = [False, True, True, False, True]
-    assert [await lend(kept) for kept in asked] == [{False: PLAN_EACH_TIME, True: PLAN_ONCE}[kept] for kept in asked]
-    monkeypatch.setattr(pool_connection, "PLAN_SECONDS", 0.0)
+    modes = {False: PLAN_EACH_TIME, True: PLAN_ONCE}
+    assert [await lend(kept) for kept in (False, True)] == [PLAN_EACH_TIME, PLAN_ONCE]
     sent.clear()
+    asked = [True, False, True]
+    assert [await lend(kept) for kept in asked] == [modes[kept] for kept in asked]
+    assert not any("DISCARD" in query for query in sent)
+    sent.clear()
+    assert await lend(None) == PLAN_ONCE
+    assert not any("SET" in query for query in sent)
+    monkeypatch.setattr(pool_connection, "PLAN_SECONDS", 0.0)
     await lend(keep_plans=True)
     assert "DISCARD PLANS" in sent
     await pool.close()

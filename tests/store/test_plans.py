@@ -170,51 +170,77 @@ async def test_many_vectors_are_looked_up_one_by_one_even_where_the_planner_know
     await store.close()
 
 
-async def plans_of(store: PostgresStore, statement: str) -> list[tuple[int, int]]:
-    """How often statements like this were run by a plan for all values, and by one for theirs, on one connection."""
-    query = "SELECT generic_plans, custom_plans FROM pg_prepared_statements WHERE statement LIKE $1 AND statement <> $2"
+async def plans_of(store: PostgresStore, *parts: str) -> list[tuple[int, int]]:
+    """How often statements with these parts were run by a plan for all values, and by one for theirs."""
+    query = "SELECT generic_plans, custom_plans, statement FROM pg_prepared_statements"
     async with store._connections.acquire() as connection:
-        return [tuple(row) for row in await connection.fetch(query, statement, query)]
+        rows = await connection.fetch(query)
+    return sorted((row[0], row[1]) for row in rows if all(part in row["statement"] for part in parts))
 
 
 async def test_writes_and_hits_are_planned_once_and_what_has_optional_filters_each_time(database: str) -> None:
     store = PostgresStore(Connections({"dsn": database}, 1, 1, 20, 20), MODEL)
     await store.open()
+    await store.embeddings.ensure_index(MODEL)
     memories = store.memories
+    words = query_words("parse")
     for vector in islice(vectors(), 20):
         row = new(vector)
-        await memories.add([row], NOON)
         for scope in (Scope(), Scope(projects=[row.memory.project])):
-            await memories.page(scope, 5, None)
-            await memories.search_words(scope, query_words("parse"), 10)
-            await memories.stats(scope.projects, MODEL)
+            await memories.add([row], NOON)
+            await memories.search_words(scope, words, 10)
             await memories.distinct(scope, {row.memory.key: 1.0}, 10)
+            await memories.page(scope, 5, None)
+            await memories.distinct(scope, {row.memory.key: 1.0}, 10)
+            await memories.stats(scope.projects, MODEL)
             await memories.search_vectors(scope, vector, MODEL, 10)
+            await memories.best_by_vectors(scope, vector, MODEL, 10, 30)
         await memories.distinct(Scope(session_id="s"), {row.memory.key: 1.0}, 10)
-    assert await plans_of(store, "%INSERT INTO memories%") == [(20, 0)]
-    assert sorted(await plans_of(store, "%count(*) AS copies%")) == [(0, 20), (20, 0), (20, 0)]
-    assert await plans_of(store, "%TABLESAMPLE%") == [(20, 20)]
-    filtered = await plans_of(store, "%$_::text[] IS NULL OR%")
+    assert await plans_of(store, "INSERT INTO memories") == [(40, 0)]
+    assert await plans_of(store, "AS copies", "unnest") == [(0, 20), (40, 0), (40, 0)]
+    assert await plans_of(store, "AS copies", "TABLESAMPLE") == [(0, 20), (20, 0)]
+    assert await plans_of(store, "ts_rank") == [(0, 40)]
+    assert await plans_of(store, "TABLESAMPLE") == [(0, 20), (20, 0), (20, 20)]  # the third without copies
+    assert await plans_of(store, "FROM memories AS m\nLEFT JOIN embedding_queue") == [(0, 40)]
+    assert set(await plans_of(store, "size_bytes")) == {(0, 40)}  # that of the index too
     await store.close()
-    assert len(filtered) >= 4
-    assert set(filtered) - {(0, 20), (20, 20)} == {(0, 40)}  # but for those two
 
 
-async def test_a_plan_that_looks_hits_up_for_any_filter_reads_the_rows_of_the_hits_alone(
-    store: PostgresStore, connections: Recorded
+async def test_a_search_among_many_vectors_is_planned_each_time_with_and_without_an_index(database: str) -> None:
+    store = PostgresStore(Connections({"dsn": database}, 1, 1, 20, 20), MODEL, EXACT_LIMIT)
+    await store.open()
+    rows = [new(vector) for vector in vectors()]
+    await store.memories.add(rows, NOON)
+    for row in rows[:10]:
+        await store.memories.distinct(Scope(), {row.memory.key: 1.0}, 10)
+        assert row.vector is not None
+        await store.memories.best_by_vectors(Scope(), row.vector, MODEL, 10, 30)
+        await store.embeddings.ensure_index(MODEL, build=row is rows[4])
+    assert await plans_of(store, "AS copies", "unnest") == [(10, 0)]
+    assert await plans_of(store, "AS copies", "TABLESAMPLE") == [(0, 5)]
+    assert await plans_of(store, "AS copies", "::halfvec(384) <=>") == [(0, 5)]
+    await store.close()
+
+
+@pytest.mark.parametrize("scope", [Scope(), Scope(projects=["large"])])
+async def test_a_kept_plan_reads_the_rows_of_the_hits_alone(
+    store: PostgresStore, connections: Recorded, scope: Scope
 ) -> None:
     keys = [memory.key for memory in await store.memories.page(Scope(), 20, None)]
-    await connections.plans(store.memories.distinct(Scope(projects=["large"]), dict.fromkeys(keys, 1.0), 10))
+    await connections.plans(store.memories.distinct(scope, dict.fromkeys(keys, 1.0), 10))
     [(query, given)] = [sent for sent in connections.sent if "AS copies" in sent[0]]
-    async with connections.acquire() as connection:
-        await connection.execute(f"SET plan_cache_mode = force_generic_plan; PREPARE looked_up AS {query}")
-        plan = await connection.fetch(f"EXPLAIN EXECUTE looked_up({', '.join(map(literal, given))})")
-        await connection.execute("DEALLOCATE looked_up; SET plan_cache_mode = force_custom_plan")
+    async with connections.acquire(keep_plans=True) as connection:
+        await connection.execute(f"PREPARE looked_up AS {query}")
+        try:
+            plan = await connection.fetch(f"EXPLAIN EXECUTE looked_up({', '.join(map(literal, given))})")
+        finally:
+            await connection.execute("DEALLOCATE looked_up")
     lines = "\n".join(row[0] for row in plan)
-    conditions = re.findall(r"Scan using (\w+) on memories\b.*\n +Index Cond: \(+(\w+) = ", lines)
-    assert sorted(column for _, column in conditions) == ["code_hash", "id", "id"], lines
+    conditions = re.findall(r"Scan using \w+ on memories\b.*\n +Index Cond: \(+(\w+) = ", lines)
+    assert sorted(conditions) == ["code_hash", "id", "id"], lines
     assert "Index Only Scan using memories_by_code" in lines, lines
-    assert re.search(r"Index Cond: .*project = ANY \(\$\d", lines), lines  # for any value
+    assert "$" in lines, lines  # it is for any values
+    assert bool(re.search(r"Index Cond: .*project = ANY \(\$\d", lines)) == bool(scope.projects), lines
 
 
 def literal(value: Any) -> str:

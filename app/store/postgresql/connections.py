@@ -112,7 +112,7 @@ class Connections:
             self._pool = None
 
     def acquire(self, *, keep_plans: bool | None = False) -> AbstractAsyncContextManager[Any]:
-        """Lends a connection; see `PoolConnection` for its plans (None: as they are, for whoever sees to that later).
+        """Lends a connection; see `PoolConnection` for its plans (None: as it was left, and the borrower must say so).
 
         Raises:
             UnavailableError: none became free in time, or the server is gone or silent.
@@ -299,5 +299,5 @@ async def _release(connection: Any, pool: Any) -> None:
 async def _keep_session(connection: Any) -> None:
     """Spares the round trip that would reset a connection: settings and locks of ours end with their transaction.
 
-    `_release` rolls back a transaction that is still open.
+    `_release` rolls back one that is still open; whether plans are kept is seen to by each loan.
     """

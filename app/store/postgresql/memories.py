@@ -24,7 +24,7 @@ from app.models import (
 )
 from app.store.group_commit import GroupCommit
 from app.store.postgresql.connections import Connections
-from app.store.postgresql.queries import Statement, distinct_found, fetch, plan_may_be_kept
+from app.store.postgresql.queries import Statement, distinct_found, fetch, hits_plan_may_be_kept
 from app.store.postgresql.reads import Reads
 from app.store.postgresql.rows import distinct_from, in_utc, key_arrays, memory_from
 from app.store.postgresql.vector_index import HnswIndex
@@ -172,7 +172,7 @@ class PostgresMemories:
         keys = {f"keys_{name}": values for name, values in key_arrays(scores).items()}
         given = Statement.of(self._queries.given_matches, **keys, scores=list(scores.values()))
         statement = distinct_found(self._queries, given, scope, len(scores), limit, known)
-        kept = plan_may_be_kept(scope)
+        kept = hits_plan_may_be_kept(scope)
         rows = await self._reads.run(statement.fetch, keep_plans=kept)
         if self._reads.may_lag and (not rows or rows[0]["present"] < len(scores)):
             async with self._connections.acquire(keep_plans=kept) as connection:

@@ -9,10 +9,10 @@ import asyncpg
 from app.store.postgresql.faults import LOST, RESET_SECONDS
 
 PLAN_EACH_TIME = "force_custom_plan"
-"""The value of plan_cache_mode that a connection begins with."""
+"""The plan_cache_mode that a connection begins with."""
 
 PLAN_ONCE = "force_generic_plan"
-"""Its value where plans are kept. PostgreSQL's own choice goes by costs, among which planning hardly counts."""
+"""The plan_cache_mode in which plans are kept. PostgreSQL's own choice goes by costs, where planning hardly counts."""
 
 PLAN_SECONDS = 10.0
 """How long plans are kept. One that was made of an empty table reads all of it when it is full, until PostgreSQL has
@@ -23,8 +23,8 @@ class PoolConnection(asyncpg.Connection):  # type: ignore[misc]
     """A connection whose end never hangs, and that plans a statement each time it runs unless told to keep plans.
 
     With optional filters the plan for those that are given may be 20 times as fast as one for any. Where there are
-    none, as in what stores memories, or they play no part, as in what looks up hits, planning takes a third or more of
-    the time. A transaction may say so for itself.
+    none, as in what stores memories and what looks hits up, planning takes a third or more of the time. A transaction
+    may ask to be planned for itself.
     """
 
     __slots__ = ("_planned_at", "_plans_kept")

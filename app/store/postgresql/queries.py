@@ -47,13 +47,13 @@ def distinct_found(
     return Statement.joined(parts, Statement.of(queries.distinct_memories))
 
 
-def plan_may_be_kept(scope: Scope) -> bool:
-    """Whether the plan that looks hits up may be kept: it is the best one for all scopes of this kind."""
+def hits_plan_may_be_kept(scope: Scope) -> bool:
+    """Whether the plan that looks hits up may be kept: it is the best one for any values."""
     return scope == Scope(projects=scope.projects)
 
 
 def _copies(queries: Any, scope: Scope) -> Statement:
-    if not plan_may_be_kept(scope):
+    if not hits_plan_may_be_kept(scope):
         return Statement.of(queries.count_copies_filtered, **scope.fields(), limit_copies=MAX_COPIES)
     if scope.projects is None:
         return Statement.of(queries.count_copies, limit_copies=MAX_COPIES)
@@ -62,13 +62,13 @@ def _copies(queries: Any, scope: Scope) -> Statement:
 
 @cache
 def _joined(names: Sequence[str], statements: Sequence[tuple[str, int]]) -> str:
-    """Of statements with so many parameters each; the last one has no name."""
+    """Of statements with so many parameters each, all of which but the last have a name."""
     parts = []
     before = 0
     for sql, parameters in statements:
         parts.append(_numbered_after(before, sql.rstrip(";")))
         before += parameters
-    named = ",\n".join(f"{name} AS MATERIALIZED (\n{part}\n)" for name, part in zip(names, parts, strict=False))
+    named = ",\n".join(f"{name} AS MATERIALIZED (\n{part}\n)" for name, part in zip(names, parts[:-1], strict=True))
     return f"WITH {named}\n{parts[-1]}"
 
 

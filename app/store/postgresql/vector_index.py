@@ -131,11 +131,16 @@ class HnswIndex:
         self._connections = connections
         self._exact_limit = exact_limit
         self._dimensions: dict[str, int] = {}
+        self._small: set[str] = set()
         self._told: str | None = None
 
     def is_ready(self, model: str) -> bool:
         """True if searches can use the index, as far as this process knows."""
         return model in self._dimensions
+
+    def is_small(self, model: str) -> bool:
+        """True if the model has too few vectors for an index, as far as this process knows."""
+        return model in self._small
 
     async def ensure(self, model: str, *, build: bool = True) -> bool:
         """Builds the index if there are enough vectors and it is missing; False if another process is at it.
@@ -150,6 +155,7 @@ class HnswIndex:
             valid = await connection.fetchval(VALID, _name(model))
             importing = await connection.fetchval(IMPORTING)
             forbidden = None if dimensions is None or valid else await not_all_owned(connection)
+        self._small = self._small - {model} if dimensions else self._small | {model}
         if dimensions is None or dimensions > MAX_DIMENSIONS or forbidden:
             self._dimensions.pop(model, None)
             self._tell(forbidden)

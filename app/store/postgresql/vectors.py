@@ -72,6 +72,8 @@ class PostgresVectors:
     ) -> T:
         """What is told of the nearest memories, of so many if the scope has them: a page is as full as it allows."""
         depth = limit + limit // 2
+        # Without filters there is one plan for the few; of many the planner must know how many are wanted.
+        kept = scope == Scope() and not (words.required or words.excluded) and self._index.is_small(model)
 
         async def read(connection: Any) -> T:
             if self._index.is_ready(model) and await self._are_many(connection, scope, model, words):
@@ -80,7 +82,7 @@ class PostgresVectors:
                 if answer.memories == limit:
                     return answer.found
                 await connection.execute("ROLLBACK")  # and with it the settings for the index
-            await connection.keep_plans(scope == Scope() and not (words.required or words.excluded))
+            await connection.keep_plans(kept)
             answer = await ask(connection, self._exact(scope, vector, model, depth, words))
             if answer.memories < limit and answer.rows == depth:
                 answer = await ask(connection, self._exact(scope, vector, model, limit * (MAX_PIECES + 1), words))
@@ -89,7 +91,7 @@ class PostgresVectors:
         return await self._reads.run(read, keep_plans=None)
 
     async def _are_many(self, connection: Any, scope: Scope, model: str, words: QueryWords) -> bool:
-        """Whether the scope holds more than can be compared one by one; counts no further.
+        """Whether the scope holds more than can be compared one by one; counts no further, planning for these filters.
 
         Excluded words leave most of it, and to see to them or to the order of a phrase would cost more than the count.
         """
