@@ -251,51 +251,39 @@ WHERE place = 1
 ORDER BY score DESC, timestamp DESC, id DESC
 LIMIT :limit;
 
--- name: count_copies
--- How many memories have the code of one of the `best`, and the time of the newest; counts no further than the limit in
--- all. It needs nothing but the index, and so does that of some projects, also by a plan that is made for any values.
-SELECT code_hash, count(*) AS copies, max(timestamp) AS last_timestamp
-FROM (
-  SELECT m.code_hash, m.timestamp
-  FROM memories AS m
-  WHERE m.code_hash = ANY (ARRAY (SELECT code_hash FROM best))
-  LIMIT :limit_copies
-) AS counted
-GROUP BY code_hash;
+-- name: find_copies
+-- Memories with the code of one of the `best`, no more than the limit in all. It needs nothing but the index, and so does
+-- that of some projects, also by a plan that is made for any values.
+SELECT m.code_hash, m.timestamp
+FROM memories AS m
+WHERE m.code_hash = ANY (ARRAY (SELECT code_hash FROM best))
+LIMIT :limit_copies;
 
--- name: count_copies_in_projects
+-- name: find_copies_in_projects
 -- The same in some projects.
-SELECT code_hash, count(*) AS copies, max(timestamp) AS last_timestamp
-FROM (
-  SELECT m.code_hash, m.timestamp
-  FROM memories AS m
-  WHERE m.code_hash = ANY (ARRAY (SELECT code_hash FROM best))
-    AND m.project = ANY (:projects)
-  LIMIT :limit_copies
-) AS counted
-GROUP BY code_hash;
+SELECT m.code_hash, m.timestamp
+FROM memories AS m
+WHERE m.code_hash = ANY (ARRAY (SELECT code_hash FROM best))
+  AND m.project = ANY (:projects)
+LIMIT :limit_copies;
 
--- name: count_copies_filtered
+-- name: find_copies_filtered
 -- The same in a scope of any kind.
-SELECT code_hash, count(*) AS copies, max(timestamp) AS last_timestamp
-FROM (
-  SELECT m.code_hash, m.timestamp
-  FROM memories AS m
-  WHERE m.code_hash = ANY (ARRAY (SELECT code_hash FROM best))
-    AND (:projects::text[] IS NULL OR m.project = ANY (:projects))
-    AND (:session_id::text IS NULL OR m.session_id = :session_id)
-    AND (:agent_id::text IS NULL OR m.agent_id = :agent_id)
-    AND (:file_path::text IS NULL OR m.file_path = :file_path)
-    AND (:path_prefix::text IS NULL OR starts_with(m.file_path, :path_prefix))
-    AND (:language::text IS NULL OR m.language = :language)
-    AND (:since::timestamptz IS NULL OR m.timestamp >= :since)
-    AND (:until::timestamptz IS NULL OR m.timestamp < :until)
-  LIMIT :limit_copies
-) AS counted
-GROUP BY code_hash;
+SELECT m.code_hash, m.timestamp
+FROM memories AS m
+WHERE m.code_hash = ANY (ARRAY (SELECT code_hash FROM best))
+  AND (:projects::text[] IS NULL OR m.project = ANY (:projects))
+  AND (:session_id::text IS NULL OR m.session_id = :session_id)
+  AND (:agent_id::text IS NULL OR m.agent_id = :agent_id)
+  AND (:file_path::text IS NULL OR m.file_path = :file_path)
+  AND (:path_prefix::text IS NULL OR starts_with(m.file_path, :path_prefix))
+  AND (:language::text IS NULL OR m.language = :language)
+  AND (:since::timestamptz IS NULL OR m.timestamp >= :since)
+  AND (:until::timestamptz IS NULL OR m.timestamp < :until)
+LIMIT :limit_copies;
 
 -- name: distinct_memories
--- The `best` of what was `found`, with the number of `copies`.
+-- The `best` of what was `found`, with the number of its `copies` and the time of the newest.
 SELECT
   m.project, m.id, m.file_path, m.new_code, m.old_code, m.context, m.session_id, m.agent_id, m.language, m.timestamp,
   m.created_at, m.import_id, q.memory_id IS NOT NULL AS queued, q.due_at, m.code_hash, best.first_line, best.last_line,
@@ -305,7 +293,11 @@ FROM best
 CROSS JOIN LATERAL (SELECT * FROM memories WHERE project = best.project AND id = best.id OFFSET 0) AS m
 LEFT JOIN embedding_queue AS q
   ON q.project = m.project AND q.memory_id = m.id AND q.whole AND q.model = (SELECT active FROM embedding_models)
-LEFT JOIN copies AS same ON same.code_hash = best.code_hash
+LEFT JOIN (
+  SELECT code_hash, count(*) AS copies, max(timestamp) AS last_timestamp
+  FROM copies
+  GROUP BY code_hash
+) AS same ON same.code_hash = best.code_hash
 ORDER BY best.score DESC, best.timestamp DESC, best.id DESC;
 
 -- name: stale_frequencies

@@ -212,7 +212,7 @@ def test_both_dialects_have_the_same_queries_in_the_same_order() -> None:
     # FTS5 counts and merges words itself, and where every search is exact there is nothing to decide;
     # scores come to it as JSON, and no plan depends on which filters there are.
     assert only_postgresql == [
-        "given_matches", "best_matches", "count_copies", "count_copies_in_projects", "count_copies_filtered",
+        "given_matches", "best_matches", "find_copies", "find_copies_in_projects", "find_copies_filtered",
         "stale_frequencies", "claim_frequencies", "delete_frequencies", "count_frequencies", "save_total",
         "merge_words", "count_vectors", "count_candidates",
     ]  # fmt: skip

@@ -27,8 +27,8 @@ ANY_IMPORT = {"requeue_imports"}
 """Whose lease has run out, in whatever project; it answers nothing."""
 
 WITHOUT = {
-    # Whatever words are new in the index; the copies that a search of all projects counts.
-    "postgresql": INSTALLATION | MODELS | ANY_VECTOR | ANY_IMPORT | {"merge_words", "count_copies"},
+    # Whatever words are new in the index; the copies that a search of all projects finds.
+    "postgresql": INSTALLATION | MODELS | ANY_VECTOR | ANY_IMPORT | {"merge_words", "find_copies"},
     # Words of rows that a statement with the project has named; how frequent a word is in the whole file.
     "sqlite": INSTALLATION | MODELS | ANY_VECTOR | ANY_IMPORT | {"delete_words", "word_frequencies"},
 }

@@ -54,10 +54,10 @@ def hits_plan_may_be_kept(scope: Scope) -> bool:
 
 def _copies(queries: Any, scope: Scope) -> Statement:
     if not hits_plan_may_be_kept(scope):
-        return Statement.of(queries.count_copies_filtered, **scope.fields(), limit_copies=MAX_COPIES)
+        return Statement.of(queries.find_copies_filtered, **scope.fields(), limit_copies=MAX_COPIES)
     if scope.projects is None:
-        return Statement.of(queries.count_copies, limit_copies=MAX_COPIES)
-    return Statement.of(queries.count_copies_in_projects, projects=scope.projects, limit_copies=MAX_COPIES)
+        return Statement.of(queries.find_copies, limit_copies=MAX_COPIES)
+    return Statement.of(queries.find_copies_in_projects, projects=scope.projects, limit_copies=MAX_COPIES)
 
 
 @cache
@@ -68,7 +68,7 @@ def _joined(names: Sequence[str], statements: Sequence[tuple[str, int]]) -> str:
     for sql, parameters in statements:
         parts.append(_numbered_after(before, sql.rstrip(";")))
         before += parameters
-    named = ",\n".join(f"{name} AS MATERIALIZED (\n{part}\n)" for name, part in zip(names, parts[:-1], strict=True))
+    named = ",\n".join(f"{name} AS (\n{part}\n)" for name, part in zip(names, parts[:-1], strict=True))
     return f"WITH {named}\n{parts[-1]}"
 
 
