@@ -49,9 +49,9 @@ def serve(
 ) -> None:
     """Runs the service."""
     gc.disable()  # until all is loaded, of which nothing is garbage
+    from app.listener import listen
     from app.main import create_app
     from app.server import Server
-    from app.serving import listen
 
     settings = _settings(host=host, port=port, workers=workers)
     if settings.backend == "sqlite" and settings.workers > 1:

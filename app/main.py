@@ -33,12 +33,12 @@ from app.idempotency import Idempotency
 from app.import_watch import ImportWatch
 from app.imports import ImportLimits, Imports
 from app.keys import Keys
+from app.listener import is_loopback
 from app.logs import SeldomWarnings
 from app.memories import Memories
 from app.ranking import Weights
 from app.redaction import Redaction, SecretsMode
 from app.search import Fusion, Searches, SearchMode
-from app.serving import is_loopback
 from app.settings import Settings, load_settings
 from app.store.protocol import Store
 from app.store.sqlite import SqliteStore

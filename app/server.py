@@ -17,6 +17,7 @@ from uvicorn.config import STARTUP_FAILURE
 
 from app.descriptors import room_for_clients
 from app.http_protocol import BoundedProtocol, Door
+from app.listener import refuse_new
 from app.serving import Announced
 from app.settings import Settings
 
@@ -33,6 +34,9 @@ CUT_SECONDS = 0.5
 """For saying so to those whose request is cut off."""
 
 POLL_SECONDS = 0.02
+
+HANDSHAKE_SECONDS = 0.1
+"""So long a connection that has begun has to be completed, before nobody listens any more."""
 
 STOP_SIGNALS = (signal.SIGINT, signal.SIGTERM)
 
@@ -53,8 +57,13 @@ class Server(uvicorn.Server):
         started: Callable[[], None],
         failed: Callable[[str], None],
         signals: Sequence[signal.Signals] = STOP_SIGNALS,
+        *,
+        shares_listener: bool = False,
     ) -> None:
-        """`started` and `failed` are called when the application has started, or has said why it cannot."""
+        """`started` and `failed` are called when the application has started, or has said why it cannot.
+
+        Who shares its listening socket with other processes may stop alone: then these go on to take connections.
+        """
         super().__init__(
             uvicorn.Config(
                 Announced(app, started, failed),
@@ -70,6 +79,7 @@ class Server(uvicorn.Server):
         self._delay_seconds = settings.stop_delay_seconds
         self._timeout_seconds = settings.stop_timeout_seconds
         self._signals = signals
+        self._shares_listener = shares_listener
 
     def serve_on(self, listener: socket.socket) -> int:
         """Serves until it is told to stop; answers the exit status."""
@@ -125,7 +135,11 @@ class Server(uvicorn.Server):
         log.info("stopped")
 
     async def _stop_listening(self, sockets: Sequence[socket.socket]) -> None:
-        """Connections that the kernel has made meanwhile are taken first: it would reset them."""
+        """Connections that the kernel has made or begun meanwhile are taken first: it would reset them."""
+        if not self._shares_listener:
+            for listener in sockets:
+                refuse_new(listener)
+        await asyncio.sleep(HANDSHAKE_SECONDS)
         copies = [listener.dup() for listener in sockets]
         for server in self.servers:
             server.close()

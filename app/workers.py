@@ -20,6 +20,7 @@ from uvicorn.config import STARTUP_FAILURE
 
 from app.api import rate  # noqa: F401 - once for all workers, as `embedded` and `postgresql`
 from app.api.peers import Peers
+from app.listener import refuse_new
 from app.logs import configure_logs
 from app.main import create_app
 from app.server import STOP_SIGNALS, Server
@@ -150,10 +151,12 @@ class Supervisor:
 
     def _stop(self) -> int:
         """Ends all workers; a second signal kills them."""
-        self._listener.close()  # the last worker that stops listening shall be the last to do so
         told = [place for place in self._places if place.process is not None]
         for process in self._processes():
             process.terminate()
+        later = threading.Timer(self._settings.stop_delay_seconds, self._stop_listening)
+        later.daemon = True
+        later.start()
         deadline = time.monotonic() + (
             self._settings.stop_delay_seconds + self._settings.stop_timeout_seconds + MARGIN_SECONDS
         )
@@ -162,6 +165,11 @@ class Supervisor:
             if self._signals.poll():
                 return 128 + int(self._signals.recv())
         return 0 if all(place.process is None and place.status in CLEAN for place in told) else 1
+
+    def _stop_listening(self) -> None:
+        """As the workers do so: for them all."""
+        refuse_new(self._listener)
+        self._listener.close()  # the last worker that stops listening shall be the last to do so
 
     def _listen(self, seconds: float | None) -> list[Place]:
         """Waits for news of a worker, or for a signal; answers the places whose process has ended."""
@@ -193,6 +201,7 @@ def work(settings: Settings, peers: Peers, listener: socket.socket, news: Connec
         started=lambda: news.send(None),
         failed=news.send,
         signals=[signal.SIGTERM],
+        shares_listener=True,
     )
     sys.exit(server.serve_on(listener))
 

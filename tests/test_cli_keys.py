@@ -10,7 +10,7 @@ import pytest
 
 from app.errors import InvalidInputError
 from app.key_text import expiry
-from app.serving import is_loopback
+from app.listener import is_loopback
 from tests.processes import afterimage, get, serving
 
 NOW = datetime(2026, 1, 2, 3, tzinfo=UTC)

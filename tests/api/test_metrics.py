@@ -57,7 +57,6 @@ async def test_the_load_on_each_part_is_told(client: httpx.AsyncClient) -> None:
     assert after[("afterimage_connections",)] >= 1
     assert after[("afterimage_connections_idle",)] >= 0
     assert after[("afterimage_connections_awaited",)] == 0
-    assert after[("afterimage_embedding_pending",)] == 0
     assert after["afterimage_imports", "running"] == 0
 
 
