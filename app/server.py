@@ -36,7 +36,8 @@ CUT_SECONDS = 0.5
 POLL_SECONDS = 0.02
 
 HANDSHAKE_SECONDS = 0.1
-"""So long a connection that has begun has to be completed, before nobody listens any more."""
+HANDSHAKE_SHARE = 1 / 10
+"""How long a connection that a client has begun may take to be completed, and of the time to stop at most."""
 
 STOP_SIGNALS = (signal.SIGINT, signal.SIGTERM)
 
@@ -48,6 +49,9 @@ class Server(uvicorn.Server):
 
     The second signal ends the process at once, and so does the end of the time it has. What was answered is stored by
     then, and what was begun is found again at the next start. After a clean stop the exit status is 0.
+
+    One that is supervised shares its listening socket, and may stop alone: the supervisor, which stops them all, has no
+    more connections begun, and sees to the second signal.
     """
 
     def __init__(
@@ -56,14 +60,10 @@ class Server(uvicorn.Server):
         settings: Settings,
         started: Callable[[], None],
         failed: Callable[[str], None],
-        signals: Sequence[signal.Signals] = STOP_SIGNALS,
         *,
-        shares_listener: bool = False,
+        supervised: bool = False,
     ) -> None:
-        """`started` and `failed` are called when the application has started, or has said why it cannot.
-
-        Who shares its listening socket with other processes may stop alone: then these go on to take connections.
-        """
+        """`started` and `failed` are called when the application has started, or has said why it cannot."""
         super().__init__(
             uvicorn.Config(
                 Announced(app, started, failed),
@@ -78,8 +78,8 @@ class Server(uvicorn.Server):
         self._stopping: asyncio.Event = app.state.stopping
         self._delay_seconds = settings.stop_delay_seconds
         self._timeout_seconds = settings.stop_timeout_seconds
-        self._signals = signals
-        self._shares_listener = shares_listener
+        self._cut_at: float | None = None
+        self._supervised = supervised
 
     def serve_on(self, listener: socket.socket) -> int:
         """Serves until it is told to stop; answers the exit status."""
@@ -93,17 +93,24 @@ class Server(uvicorn.Server):
     def capture_signals(self) -> Iterator[None]:
         """Unlike uvicorn's: nothing is raised again at the end, and so the exit status tells of a clean one."""
         self._loop = asyncio.get_running_loop()
-        for number in self._signals:
+        for number in [signal.SIGTERM] if self._supervised else STOP_SIGNALS:
             signal.signal(number, self.handle_exit)
         yield
 
     def handle_exit(self, sig: int, frame: FrameType | None) -> None:
-        """Begins to stop; the second time it ends the process."""
+        """Begins to stop, or ends the process."""
         del frame
-        if self._captured_signals:
+        if not self._captured_signals:
+            self._captured_signals.append(sig)
+            self._loop.call_soon_threadsafe(self._begin_to_stop)
+        elif not self._supervised:
             os._exit(128 + sig)
-        self._captured_signals.append(sig)
-        self._loop.call_soon_threadsafe(self._begin_to_stop)
+
+    def stop_orphaned(self) -> None:
+        """Stops if it has not begun to; for a thread that finds that the supervisor has died."""
+        self._supervised = False
+        if not self._captured_signals:
+            os.kill(os.getpid(), signal.SIGTERM)
 
     def _begin_to_stop(self) -> None:
         log.info("stopping", delay_seconds=self._delay_seconds, timeout_seconds=self._timeout_seconds)
@@ -111,6 +118,7 @@ class Server(uvicorn.Server):
         last = threading.Timer(delay + self._timeout_seconds, self._give_up)
         last.daemon = True
         last.start()
+        self._cut_at = self._loop.time() + delay + self._timeout_seconds * REQUESTS_SHARE
         self._stopping.set()
         self._loop.call_later(delay, setattr, self, "should_exit", True)
 
@@ -127,7 +135,7 @@ class Server(uvicorn.Server):
         """Takes no more connections, answers what was asked on those there are, and closes the application."""
         await self._stop_listening(sockets or [])
         try:
-            async with asyncio.timeout(self._timeout_seconds * REQUESTS_SHARE):
+            async with asyncio.timeout_at(self._cut_at):
                 await self._finish_requests()
         except TimeoutError:
             await self._cut_requests()
@@ -136,10 +144,10 @@ class Server(uvicorn.Server):
 
     async def _stop_listening(self, sockets: Sequence[socket.socket]) -> None:
         """Connections that the kernel has made or begun meanwhile are taken first: it would reset them."""
-        if not self._shares_listener:
+        if not self._supervised:
             for listener in sockets:
                 refuse_new(listener)
-        await asyncio.sleep(HANDSHAKE_SECONDS)
+        await asyncio.sleep(min(HANDSHAKE_SECONDS, HANDSHAKE_SHARE * self._timeout_seconds))
         copies = [listener.dup() for listener in sockets]
         for server in self.servers:
             server.close()

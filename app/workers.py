@@ -154,22 +154,19 @@ class Supervisor:
         told = [place for place in self._places if place.process is not None]
         for process in self._processes():
             process.terminate()
-        later = threading.Timer(self._settings.stop_delay_seconds, self._stop_listening)
-        later.daemon = True
-        later.start()
-        deadline = time.monotonic() + (
-            self._settings.stop_delay_seconds + self._settings.stop_timeout_seconds + MARGIN_SECONDS
-        )
-        while self._processes() and (left := deadline - time.monotonic()) > 0:
-            self._listen(left)
-            if self._signals.poll():
-                return 128 + int(self._signals.recv())
+        closes = time.monotonic() + self._settings.stop_delay_seconds
+        self._await_ends(closes)
+        refuse_new(self._listener)  # for all workers, which wait a moment before they stop listening
+        self._listener.close()
+        self._await_ends(closes + self._settings.stop_timeout_seconds + MARGIN_SECONDS)
+        if self._signals.poll():
+            return 128 + int(self._signals.recv())
         return 0 if all(place.process is None and place.status in CLEAN for place in told) else 1
 
-    def _stop_listening(self) -> None:
-        """As the workers do so: for them all."""
-        refuse_new(self._listener)
-        self._listener.close()  # the last worker that stops listening shall be the last to do so
+    def _await_ends(self, deadline: float) -> None:
+        """Returns when all workers have ended, at a signal, or at that time of the monotonic clock."""
+        while self._processes() and not self._signals.poll() and (left := deadline - time.monotonic()) > 0:
+            self._listen(left)
 
     def _listen(self, seconds: float | None) -> list[Place]:
         """Waits for news of a worker, or for a signal; answers the places whose process has ended."""
@@ -194,20 +191,19 @@ def work(settings: Settings, peers: Peers, listener: socket.socket, news: Connec
     signal.signal(signal.SIGTERM, signal.SIG_DFL)
     configure_logs(settings.log_level, settings.log_format)
     structlog.contextvars.bind_contextvars(worker=peers.worker)
-    threading.Thread(target=_end_with_the_supervisor, daemon=True).start()
     server = Server(
         create_app(settings, peers),
         settings,
         started=lambda: news.send(None),
         failed=news.send,
-        signals=[signal.SIGTERM],
-        shares_listener=True,
+        supervised=True,
     )
+    threading.Thread(target=_end_with_the_supervisor, args=[server], daemon=True).start()
     sys.exit(server.serve_on(listener))
 
 
-def _end_with_the_supervisor() -> None:
+def _end_with_the_supervisor(server: Server) -> None:
     supervisor = multiprocessing.parent_process()
     if supervisor is not None:
         supervisor.join()
-        os.kill(os.getpid(), signal.SIGTERM)
+        server.stop_orphaned()

@@ -41,6 +41,14 @@ def connected(base: str) -> socket.socket:
     return socket.create_connection((str(address.hostname), int(address.port or 0)), timeout=DEADLINE_SECONDS)
 
 
+def where(workers: int, database: str) -> dict[str, str]:
+    """The settings of so many processes; of none, SQLite."""
+    if workers == 0:
+        return {}
+    several = {"AFTERIMAGE_DATABASE_URL": database, "AFTERIMAGE_WORKERS": str(workers)}
+    return several | {"AFTERIMAGE_BACKEND": "postgresql"}
+
+
 class Writer(threading.Thread):
     """Stores one memory after the other until it is refused; on one connection, or on one for each."""
 
@@ -74,11 +82,7 @@ class Writer(threading.Thread):
 def test_under_load_every_request_that_was_begun_is_answered_and_stored(
     workers: int, tmp_path: Path, database_for_processes: str
 ) -> None:
-    """With no workers, SQLite."""
-    settings = {}
-    if workers:
-        where = {"AFTERIMAGE_DATABASE_URL": database_for_processes, "AFTERIMAGE_WORKERS": str(workers)}
-        settings = where | {"AFTERIMAGE_BACKEND": "postgresql"}
+    settings = where(workers, database_for_processes)
     stored = 0
     for _ in range(CYCLES):
         with serving(tmp_path, **settings) as (base, process):
@@ -100,12 +104,18 @@ def test_under_load_every_request_that_was_begun_is_answered_and_stored(
     assert json.loads(afterimage(tmp_path, "stats", **settings).stdout)["total_entries"] == stored
 
 
-def test_readiness_is_down_first_and_requests_are_answered_meanwhile(tmp_path: Path) -> None:
-    with serving(tmp_path, AFTERIMAGE_STOP_DELAY_SECONDS="2", AFTERIMAGE_LOG_LEVEL="info") as (base, process):
+@pytest.mark.parametrize("workers", [0, 2])
+def test_readiness_is_down_first_and_requests_are_answered_meanwhile(
+    workers: int, tmp_path: Path, database_for_processes: str
+) -> None:
+    settings = where(workers, database_for_processes)
+    more = {"AFTERIMAGE_STOP_DELAY_SECONDS": "2", "AFTERIMAGE_LOG_LEVEL": "info"}
+    with serving(tmp_path, **settings, **more) as (base, process):
         assert get(f"{base}/readyz")["ready"]
         process.send_signal(signal.SIGTERM)
         assert process.stderr is not None
-        next(line for line in process.stderr if "stopping" in line)
+        for _ in range(max(1, workers)):
+            next(line for line in process.stderr if "stopping" in line)
         with pytest.raises(HTTPError) as refused:
             get(f"{base}/readyz")
         assert (refused.value.code, json.load(refused.value)["checks"]["service"]) == (503, "stopping")

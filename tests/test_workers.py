@@ -1,11 +1,14 @@
 """Several processes on one socket, and one process on one SQLite file."""
 
+import json
 import os
 import signal
+import socket
 import subprocess
 import time
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 from urllib.request import Request, urlopen
 
 import pytest
@@ -96,6 +99,27 @@ def test_ctrl_c_in_the_terminal_ends_all_cleanly(two: dict[str, str], tmp_path: 
         post(f"{base}/v1/memories", MEMORY)
         for pid in (*workers_of(process), process.pid):
             os.kill(pid, signal.SIGINT)
+        _, said = process.communicate(timeout=DEADLINE_SECONDS)
+        assert (process.returncode, "Traceback" in said) == (0, False), said
+
+
+def test_each_process_may_be_told_to_stop_and_answers_what_was_begun(two: dict[str, str], tmp_path: Path) -> None:
+    """The supervisor then tells its workers once more."""
+    request = b"POST /v1/memories HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\n"
+    body = json.dumps(MEMORY).encode()
+    with serving(tmp_path, **two, AFTERIMAGE_LOG_LEVEL="info") as (base, process):
+        address = urlsplit(base)
+        with socket.create_connection((str(address.hostname), int(address.port or 0)), DEADLINE_SECONDS) as client:
+            client.sendall(request + b"Content-Length: %d\r\n\r\n" % len(body) + body[:1])
+            workers = workers_of(process)
+            for pid in workers:
+                os.kill(pid, signal.SIGTERM)
+            assert process.stderr is not None
+            for _ in workers:
+                next(line for line in process.stderr if "stopping" in line)
+            process.send_signal(signal.SIGTERM)
+            client.sendall(body[1:])
+            assert client.recv(100).startswith(b"HTTP/1.1 201 ")
         _, said = process.communicate(timeout=DEADLINE_SECONDS)
         assert (process.returncode, "Traceback" in said) == (0, False), said
 
