@@ -142,6 +142,19 @@ async def test_a_newer_database_is_refused(database: str, tmp_path: Path) -> Non
         await SqliteStore(path, MODEL).open()
 
 
+async def test_a_fresh_file_is_opened_once_another_process_has_stored_in_it(tmp_path: Path) -> None:
+    """SQLite itself would not wait for it: it is asked for a log, which the other does not have yet."""
+    store = SqliteStore(tmp_path / "store.db", MODEL)
+    with closing(sqlite3.connect(tmp_path / "store.db", isolation_level=None)) as other:
+        other.execute("BEGIN IMMEDIATE")
+        opening = asyncio.create_task(store.open())
+        done, _ = await asyncio.wait([opening], timeout=0.3)
+        other.execute("ROLLBACK")
+    assert not done
+    await opening
+    await store.close()
+
+
 OPEN = """
 import asyncio, sys
 from app.store.postgresql import PostgresStore
@@ -281,6 +294,6 @@ async def test_an_opening_that_is_cancelled_leaves_no_thread_that_would_keep_the
         with suppress(asyncio.CancelledError):
             await opening
             await store.close()  # it was faster
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(20):
         while set(threading.enumerate()) - before:
             await asyncio.sleep(0.01)

@@ -28,6 +28,8 @@ TABLES = "SELECT name FROM sqlite_master WHERE type = 'table'"
 
 T = TypeVar("T")
 
+POLL_SECONDS = 0.01
+
 log = structlog.get_logger(__name__)
 
 
@@ -86,7 +88,7 @@ class SqliteConnections:
             ) from None
         try:
             await self._refuse_foreign_file()
-            await self._writer.execute("PRAGMA journal_mode = WAL")
+            await self._write_ahead(self._writer)
             await self._migrate()
             for _ in range(READERS):
                 self._readers.append(await self._connect())
@@ -98,6 +100,19 @@ class SqliteConnections:
             await self._disconnect()
             raise
         self._task = asyncio.create_task(self._write(), name="sqlite-writer")
+
+    async def _write_ahead(self, connection: WorkConnection) -> None:
+        """Has the file written by a log; others may do so at the same time, for whom SQLite waits nowhere but here."""
+        until = time.monotonic() + self._acquire_timeout_seconds
+        while True:
+            try:
+                await connection.execute("PRAGMA journal_mode = WAL")
+            except sqlite3.OperationalError as error:
+                if error.sqlite_errorcode != sqlite3.SQLITE_BUSY or time.monotonic() > until:
+                    raise
+                await asyncio.sleep(POLL_SECONDS)
+            else:
+                return
 
     async def close(self) -> None:
         """Commits what is queued and closes the file."""
