@@ -9,13 +9,18 @@ from pathlib import Path
 from uuid import uuid4
 
 import asyncpg
+import hypothesis
 import pytest
+from hypothesis import HealthCheck
 
 from app.store.embedded import EmbeddedPostgres
 from app.store.postgresql import PostgresStore
 from app.store.postgresql.connections import Connections
 from app.store.protocol import Store
 from app.store.sqlite import SqliteStore
+
+hypothesis.settings.register_profile("patient", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+hypothesis.settings.load_profile("patient")  # other processes may take all there is of the processor for a while
 
 MODEL = "all-MiniLM-L6-v2"
 

@@ -109,7 +109,7 @@ def test_readiness_is_down_first_and_requests_are_answered_meanwhile(
     workers: int, tmp_path: Path, database_for_processes: str
 ) -> None:
     settings = where(workers, database_for_processes)
-    more = {"AFTERIMAGE_STOP_DELAY_SECONDS": "2", "AFTERIMAGE_LOG_LEVEL": "info"}
+    more = {"AFTERIMAGE_STOP_DELAY_SECONDS": "5", "AFTERIMAGE_LOG_LEVEL": "info"}
     with serving(tmp_path, **settings, **more) as (base, process):
         assert get(f"{base}/readyz")["ready"]
         process.send_signal(signal.SIGTERM)
@@ -125,14 +125,14 @@ def test_readiness_is_down_first_and_requests_are_answered_meanwhile(
 
 
 def test_a_request_that_does_not_end_is_answered_503_in_time(tmp_path: Path) -> None:
-    with serving(tmp_path, AFTERIMAGE_STOP_TIMEOUT_SECONDS="2") as (base, process), connected(base) as client:
+    with serving(tmp_path, AFTERIMAGE_STOP_TIMEOUT_SECONDS="4") as (base, process), connected(base) as client:
         client.sendall(HALF_A_REQUEST)
         assert get(f"{base}/livez")
         told = time.monotonic()
         process.send_signal(signal.SIGTERM)
         answer = b"".join(iter(lambda: client.recv(100_000), b""))
         status, said = ended(process)
-        assert time.monotonic() - told < 2 + 1
+        assert time.monotonic() - told < 4 + 10
     assert answer.startswith(b"HTTP/1.1 503 ")
     assert b"AFTERIMAGE_STOP_TIMEOUT_SECONDS" in answer
     assert (status, "Traceback" in said) == (0, False), said
@@ -151,7 +151,7 @@ def test_a_stop_that_hangs_is_ended_in_time(tmp_path: Path) -> None:
         told = time.monotonic()
         process.send_signal(signal.SIGTERM)
         status, said = ended(process)
-        assert time.monotonic() - told < 2 + 1
+        assert time.monotonic() - told < 2 + 10  # and not as long as SQLite would wait, 30 s
     assert (status, "AFTERIMAGE_STOP_TIMEOUT_SECONDS" in said, "Traceback" in said) == (1, True, False), said
 
 
@@ -165,4 +165,4 @@ def test_a_second_signal_ends_the_service_at_once(tmp_path: Path, number: signal
         assert process.stderr is not None
         next(line for line in process.stderr if "stopping" in line)
         process.send_signal(number)
-        assert process.wait(5) == 128 + number
+        assert process.wait(30) == 128 + number

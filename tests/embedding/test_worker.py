@@ -329,7 +329,7 @@ async def test_a_model_that_does_not_load_is_a_named_problem() -> None:
         await worker.embed(["question"], Priority.QUERY)
     await worker.stop()
     assert (worker.ready, worker.problem) == (False, "the weights are missing; install them")
-    assert refusal.value.retry_after_seconds == 30
+    assert 20 < refusal.value.retry_after_seconds <= 30
 
 
 async def test_texts_that_wait_for_the_model_learn_why_it_did_not_load() -> None:

@@ -41,7 +41,7 @@ async def test_what_another_statement_is_at_is_not_waited_for_as_memories_are_ha
     await store.memories.add(rows, NOON)
     await store.embeddings.claim(MODEL, 3, NOON, SOON)
     lock = "SELECT FROM embedding_queue WHERE memory_id = $1 FOR UPDATE"
-    async with store._connections.transaction() as connection, asyncio.timeout(5):
+    async with store._connections.transaction() as connection, asyncio.timeout(15):
         await connection.execute(lock, keys[1].id)
         await store.embeddings.hand_back(MODEL, dict.fromkeys(keys, SOON), NOON)
     claimed = await store.embeddings.claim(MODEL, 3, NOON, SOON)

@@ -54,7 +54,7 @@ async def begin(group_commit: GroupCommit, *rows: NewMemory) -> list[asyncio.Tas
 
 async def occupied(table: Table) -> tuple[GroupCommit, list[asyncio.Task[set[MemoryKey]]]]:
     """A group is being stored, until the gate opens."""
-    made = GroupCommit(table.add, AT_MOST)
+    made = GroupCommit(table.add, AT_MOST, patience_seconds=60)
     return made, await begin(made, new(new_code="first"))
 
 
@@ -76,7 +76,7 @@ async def test_those_that_come_meanwhile_share_statements(table: Table) -> None:
 
 async def test_groups_of_writers_without_a_pause_become_of_a_size() -> None:
     table = Table()
-    made = GroupCommit(table.add, AT_MOST)
+    made = GroupCommit(table.add, AT_MOST, patience_seconds=60)
 
     async def write(name: str) -> None:
         for _ in range(4):

@@ -133,7 +133,7 @@ async def test_the_sweep_takes_what_is_a_day_old_and_leaves_the_rest(store: Stor
 
 
 async def test_a_process_that_stands_still_in_the_middle_frees_the_key_in_time(database: str) -> None:
-    hanging = PostgresStore(Connections({"dsn": database}, 1, 1, 20, statement_timeout_seconds=0.5), MODEL)
+    hanging = PostgresStore(Connections({"dsn": database}, 1, 1, 20, statement_timeout_seconds=3), MODEL)
     other = PostgresStore(Connections({"dsn": database}, 1, 1, 20, statement_timeout_seconds=20), MODEL)
     await hanging.open()
     await other.open()

@@ -14,7 +14,7 @@ from tests.memories import NOON, new
 
 
 async def test_a_busy_pool_is_unavailable_and_not_an_endless_wait(database: str) -> None:
-    pool = Connections({"dsn": database}, 1, 1, acquire_timeout_seconds=0.1, statement_timeout_seconds=20)
+    pool = Connections({"dsn": database}, 1, 1, acquire_timeout_seconds=1, statement_timeout_seconds=20)
     await pool.open()
     async with pool.acquire():
         with pytest.raises(UnavailableError, match="AFTERIMAGE_MAX_POOL_SIZE"):
@@ -47,11 +47,11 @@ async def test_who_gives_a_connection_back_is_not_ahead_of_those_who_wait(databa
 
 
 async def test_a_slow_statement_is_unavailable(database: str) -> None:
-    pool = Connections({"dsn": database}, 1, 1, acquire_timeout_seconds=5, statement_timeout_seconds=0.1)
+    pool = Connections({"dsn": database}, 1, 1, acquire_timeout_seconds=5, statement_timeout_seconds=1)
     await pool.open()
     with pytest.raises(UnavailableError, match="AFTERIMAGE_STATEMENT_TIMEOUT_SECONDS"):
         async with pool.acquire() as connection:
-            await connection.execute("SELECT pg_sleep(5)")
+            await connection.execute("SELECT pg_sleep(60)")
     await pool.close()
 
 
@@ -70,7 +70,11 @@ async def test_writers_never_use_more_connections_than_allowed(database: str) ->
     store = PostgresStore(connections(database, max_size=3), MODEL)
     await store.open()
     watcher = await asyncpg.connect(database)
-    count = "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() AND pid <> pg_backend_pid()"
+    count = """
+        SELECT count(*)
+        FROM pg_stat_activity
+        WHERE datname = current_database() AND backend_type = 'client backend' AND pid <> pg_backend_pid()
+    """
     writers = asyncio.gather(*(store.memories.add([new()], NOON) for _ in range(200)))
     most = 0
     while not writers.done():

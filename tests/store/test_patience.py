@@ -19,7 +19,7 @@ from app.store.sqlite.work_connection import Work
 from tests.conftest import MODEL, emptied
 from tests.memories import NOON, new
 
-PATIENCE = 0.2
+PATIENCE = 1.0
 ENDLESS = "WITH RECURSIVE n (i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n) SELECT sum(i) FROM n"
 
 
@@ -83,19 +83,19 @@ async def lender(
 
 
 async def test_who_waits_for_a_connection_is_told_to_come_back(lender: Lender) -> None:
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(30):
         async with AsyncExitStack() as lent:
             for _ in range(lender.count):
                 await lent.enter_async_context(lender.hold())
-            with pytest.raises(UnavailableError, match=r"(?s)within 0\.2 s.*AFTERIMAGE_"):
+            with pytest.raises(UnavailableError, match=r"(?s)within 1 s.*AFTERIMAGE_"):
                 await lender.execute("SELECT 1")
         await lender.execute("SELECT 1")
 
 
 async def test_a_statement_that_takes_too_long_is_ended(lender: Lender) -> None:
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(30):
         for _ in range(lender.count + 1):
-            with pytest.raises(UnavailableError, match=r"ran longer than 0\.2 s .AFTERIMAGE_STATEMENT_TIMEOUT_SECONDS"):
+            with pytest.raises(UnavailableError, match=r"ran longer than 1 s .AFTERIMAGE_STATEMENT_TIMEOUT_SECONDS"):
                 await lender.execute(lender.endless)
         await lender.execute("SELECT 1")
 
@@ -142,7 +142,7 @@ async def test_a_write_whose_turn_does_not_come_is_never_stored(sqlite: SqliteCo
 
     first = asyncio.create_task(sqlite.write(slow))
     await asyncio.to_thread(begun.wait, 10)
-    with pytest.raises(UnavailableError, match=r"the writer did not become free within 0\.2 s"):
+    with pytest.raises(UnavailableError, match=r"the writer did not become free within 1 s"):
         await sqlite.write(insert)
     assert not first.done()  # what has begun is waited for: it may be stored
     end.set()
@@ -159,7 +159,7 @@ async def test_a_write_that_nobody_waits_for_is_not_stored_with_others(
     with closing(sqlite3.connect(tmp_path / "store.db", isolation_level=None)) as other:
         other.execute("BEGIN IMMEDIATE")
         first, late = [asyncio.create_task(sqlite.write(insert)) for _ in range(2)]  # wait for the other process
-        await asyncio.sleep(PATIENCE / 4)
+        await asyncio.sleep(PATIENCE / 10)
         late.cancel()
         await asyncio.wait([late])
         other.execute("ROLLBACK")
@@ -201,7 +201,7 @@ async def test_a_write_that_takes_too_long_leaves_nothing(sqlite: SqliteConnecti
         insert(connection)
         connection.execute(f"INSERT INTO t {ENDLESS}")
 
-    with pytest.raises(UnavailableError, match=r"did not store: the statements ran longer than 0\.2 s"):
+    with pytest.raises(UnavailableError, match=r"did not store: the statements ran longer than 1 s"):
         await sqlite.write(endless)
     assert await sqlite.read(count) == 0
     await sqlite.write(insert)

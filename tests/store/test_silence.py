@@ -14,7 +14,7 @@ from app.store.postgresql.connections import GRACE_SECONDS, Connections
 from tests.faulty_proxy import FaultyProxy
 from tests.servers import socket_folder
 
-STATEMENT_SECONDS = 0.2
+STATEMENT_SECONDS = 1
 GIVEN_UP_SECONDS = STATEMENT_SECONDS + GRACE_SECONDS
 
 
@@ -34,7 +34,7 @@ async def test_the_first_statement_that_is_not_answered_has_all_idle_connections
     async with proxied(database) as (proxy, pool):
         proxy.silence()
         began = time.monotonic()
-        with pytest.raises(UnavailableError, match=r"PostgreSQL was silent for 1\.2 s"):
+        with pytest.raises(UnavailableError, match=r"PostgreSQL was silent for 2 s"):
             async with pool.acquire() as connection:
                 await connection.execute("SELECT 1")
         assert time.monotonic() - began > STATEMENT_SECONDS
@@ -84,11 +84,11 @@ async def test_a_transaction_that_only_read_ends_behind_its_reader(database: str
 
 async def test_who_has_read_does_not_wait_for_a_server_that_falls_silent(database: str) -> None:
     async with proxied(database) as (proxy, pool):
-        began = time.monotonic()
         async with pool.acquire() as connection:
             await connection.execute("BEGIN READ ONLY")
             proxy.silence()
-        assert time.monotonic() - began < 1
+            began = time.monotonic()
+        assert time.monotonic() - began < STATEMENT_SECONDS
 
 
 async def test_a_statement_that_its_caller_gives_up_leaves_its_answer_to_nobody(database: str) -> None:
@@ -96,8 +96,8 @@ async def test_a_statement_that_its_caller_gives_up_leaves_its_answer_to_nobody(
     await pool.open()
     with pytest.raises(TimeoutError):
         async with asyncio.timeout(0.1), pool.acquire() as connection:
-            await connection.fetchval("SELECT 1 FROM pg_sleep(5)")
-    async with asyncio.timeout(3), pool.acquire() as connection:
+            await connection.fetchval("SELECT 1 FROM pg_sleep(60)")
+    async with asyncio.timeout(15), pool.acquire() as connection:
         assert await connection.fetchval("SELECT 2") == 2
     await pool.close()
 
