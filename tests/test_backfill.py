@@ -185,7 +185,7 @@ async def test_what_cannot_be_embedded_is_tried_again_after_growing_pauses_and_t
                 while [one.reason for one in await store.embeddings.failures(MODEL, 10)] != [reason]:
                     await asyncio.sleep(0.01)
             now, pause = datetime.now(UTC), FIRST_PAUSE * 4 ** (attempt - 1)
-            soon = timedelta(seconds=2)
+            soon = timedelta(seconds=4)
             assert await store.embeddings.claim(MODEL, 10, now + pause - soon, now) == []
             [claimed] = await store.embeddings.claim(MODEL, 10, now + pause, now)
             assert claimed.attempts == attempt

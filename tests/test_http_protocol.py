@@ -145,7 +145,10 @@ async def test_a_client_that_waits_for_leave_to_go_on_gets_it(port: int) -> None
     assert answer.endswith(b"4")
 
 
-async def test_connections_beyond_the_limit_are_refused_and_the_others_are_served(port: int) -> None:
+async def test_connections_beyond_the_limit_are_refused_and_the_others_are_served(
+    port: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(http_protocol, "SILENCE_SECONDS", 30)
     async with AsyncExitStack() as open_ones:
         inside = [await connection(port, open_ones) for _ in range(LIMIT)]
         for sent in (LAST, HEAD, b""):
@@ -158,7 +161,8 @@ async def test_connections_beyond_the_limit_are_refused_and_the_others_are_serve
 
 
 async def test_who_is_refused_does_not_stay(port: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(http_protocol, "FAREWELL_SECONDS", SILENCE_SECONDS / 5)
+    monkeypatch.setattr(http_protocol, "FAREWELL_SECONDS", 0.1)
+    monkeypatch.setattr(http_protocol, "SILENCE_SECONDS", 30)
     async with AsyncExitStack() as open_ones:
         for _ in range(LIMIT):
             await connection(port, open_ones)

@@ -89,7 +89,11 @@ def everything(address: str) -> list[str]:
     found: list[str] = []
     cursor = None
     while True:
-        answer = httpx.get(f"{address}/v1/memories", params={"limit": 100} | ({"cursor": cursor} if cursor else {}))
+        answer = httpx.get(
+            f"{address}/v1/memories",
+            params={"limit": 100} | ({"cursor": cursor} if cursor else {}),
+            timeout=PATIENCE_SECONDS,
+        )
         page = answer.json()
         found += [memory["id"] for memory in page["items"]]
         cursor = page["next_cursor"]
@@ -99,7 +103,7 @@ def everything(address: str) -> list[str]:
 
 def check(writers: Writers, address: str) -> None:
     assert sorted(everything(address)) == sorted(writers.answered)
-    assert httpx.get(f"{address}/v1/stats").json()["total_entries"] == len(writers.answered)
+    assert httpx.get(f"{address}/v1/stats", timeout=PATIENCE_SECONDS).json()["total_entries"] == len(writers.answered)
     statuses = list(writers.answered.values())
     log.info("%d memories, %d of them answered 200 when sent again", len(statuses), statuses.count(200))
 
@@ -114,7 +118,7 @@ def eventually(condition: Callable[[], bool]) -> float:
 
 
 def ready(address: str) -> bool:
-    return httpx.get(f"{address}/readyz").status_code == 200
+    return httpx.get(f"{address}/readyz", timeout=PATIENCE_SECONDS).status_code == 200
 
 
 def variables(folder: Path, backend: str) -> dict[str, str]:

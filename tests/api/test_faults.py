@@ -27,7 +27,7 @@ REQUEST_SECONDS = 8
 LONGEST_SECONDS = REQUEST_SECONDS + 6
 """The limit of a request, and before it the look whether a key is needed: a connection, a statement, a reset."""
 
-RECOVERY_SECONDS = 5
+RECOVERY_SECONDS = 20
 
 LETTERS = str.maketrans("0123456789", "ghijklmnop")
 """One word, also to a search that takes names apart."""

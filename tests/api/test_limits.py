@@ -6,6 +6,7 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
+from uuid import uuid4
 
 import asyncpg
 import httpx
@@ -31,6 +32,21 @@ async def limited(settings: Settings, **more: Any) -> AsyncIterator[tuple[httpx.
         httpx.AsyncClient(transport=transport, base_url="http://localhost") as client,
     ):
         yield client, app.state.services
+
+
+async def sent_again(client: httpx.AsyncClient, memory: dict[str, Any]) -> int:
+    """The status of the first answer that is no refusal: a service that has just been full may still be busy."""
+    async with asyncio.timeout(20):
+        while (status := (await client.post("/v1/memories", json=memory)).status_code) == 503:
+            await asyncio.sleep(0.01)
+    return status
+
+
+async def begun(client: httpx.AsyncClient, kind: Kind) -> None:
+    """Returns when a request of the kind is in flight."""
+    async with asyncio.timeout(20):
+        while f'afterimage_in_flight{{kind="{kind}"}} 1.0' not in (await client.get("/metrics")).text:
+            await asyncio.sleep(0.01)
 
 
 async def parts(*content: bytes, pause: asyncio.Event | None = None) -> AsyncIterator[bytes]:
@@ -72,7 +88,7 @@ async def test_more_writes_than_the_limit_are_sent_away_and_searches_are_not(set
     headers = {"content-type": "application/json"}
     async with limited(settings, max_writes_in_flight=1) as (client, _):
         slow = asyncio.create_task(client.post("/v1/memories", content=parts(body, pause=pause), headers=headers))
-        await asyncio.sleep(0.1)
+        await begun(client, Kind.WRITES)
         refused = await client.post("/v1/memories", json=MEMORY)
         assert (refused.status_code, refused.headers["retry-after"]) == (503, "1")
         assert "1 writes are in flight, which is the limit" in refused.json()["detail"]
@@ -89,7 +105,7 @@ async def test_a_request_that_takes_too_long_is_ended(settings: Settings) -> Non
         answer = await client.post("/v1/memories", content=content, headers={"content-type": "application/json"})
         assert (answer.status_code, answer.headers["retry-after"]) == (503, "1")
         assert "0.2 s (AFTERIMAGE_REQUEST_TIMEOUT_SECONDS)" in answer.json()["detail"]
-        assert (await client.post("/v1/memories", json=MEMORY)).status_code == 201
+        assert await sent_again(client, MEMORY) == 201
 
 
 async def test_each_key_has_a_rate_of_its_own(settings: Settings) -> None:
@@ -124,7 +140,7 @@ def test_which_requests_share_a_limit() -> None:
 
 async def test_a_statement_that_a_lock_holds_up_is_answered_in_time(database: str, tmp_path: Path) -> None:
     held = {"database_url": database, "embedding_model": "hashing", "spool_folder": tmp_path, "max_pool_size": 2}
-    async with limited(Settings.model_validate(held), statement_timeout_seconds=0.3) as (client, _):
+    async with limited(Settings.model_validate(held), statement_timeout_seconds=1) as (client, _):
         holder = await asyncpg.connect(database)
         try:
             async with holder.transaction():
@@ -137,7 +153,7 @@ async def test_a_statement_that_a_lock_holds_up_is_answered_in_time(database: st
                     assert "AFTERIMAGE_STATEMENT_TIMEOUT_SECONDS" in answer.json()["detail"]
         finally:
             await holder.close()
-        assert (await client.post("/v1/memories", json=MEMORY)).status_code == 201
+        assert await sent_again(client, {**MEMORY, "id": str(uuid4())}) in (200, 201)
         assert (await client.get("/v1/stats")).json()["total_entries"] == 1
 
 
@@ -163,7 +179,7 @@ async def test_more_searches_than_the_limit_are_sent_away_and_writes_are_not(set
     async with limited(settings, max_searches_in_flight=1) as (client, _):
         content = parts(b'{"query": "x"}', pause=pause)
         slow = asyncio.create_task(client.post("/v1/search/fts", content=content, headers=headers))
-        await asyncio.sleep(0.1)
+        await begun(client, Kind.SEARCHES)
         refused = await client.get("/v1/stats")
         assert (refused.status_code, refused.headers["retry-after"]) == (503, "1")
         assert (await client.post("/v1/memories", json=MEMORY)).status_code == 201
@@ -173,21 +189,19 @@ async def test_more_searches_than_the_limit_are_sent_away_and_writes_are_not(set
 
 async def test_requests_that_find_no_connection_are_answered_in_time(database: str, tmp_path: Path) -> None:
     alone: dict[str, Any] = {"database_url": database, "embedding_model": "hashing", "spool_folder": tmp_path}
-    alone |= {"min_pool_size": 1, "max_pool_size": 1, "acquire_timeout_seconds": 0.3}
+    alone |= {"min_pool_size": 1, "max_pool_size": 1, "acquire_timeout_seconds": 1}
     async with limited(Settings.model_validate(alone)) as (client, services):
-        assert (await client.post("/v1/memories", json=MEMORY)).status_code == 201
-        async with services.store._connections.acquire(), asyncio.timeout(10):
+        assert await sent_again(client, MEMORY) == 201
+        async with services.store._connections._pool.acquire(), asyncio.timeout(20):
             for answer in (
                 await client.post("/v1/memories", json=MEMORY),
                 await client.post("/v1/search/fts", json={"query": "x"}),
                 await client.get("/v1/memories"),
             ):
                 assert (answer.status_code, answer.headers["retry-after"]) == (503, "1")
-                assert "no database connection was to be had within 0.3 s" in answer.json()["detail"]
+                assert "no database connection was to be had within 1 s" in answer.json()["detail"]
                 assert "AFTERIMAGE_MAX_POOL_SIZE" in answer.json()["detail"]
-        async with asyncio.timeout(10):
-            while (await client.post("/v1/memories", json=MEMORY)).status_code != 201:
-                await asyncio.sleep(0.01)
+        assert await sent_again(client, MEMORY) == 201
 
 
 async def test_more_waiting_imports_than_the_limit_are_sent_away(settings: Settings, folder: Path) -> None:

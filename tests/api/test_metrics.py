@@ -56,13 +56,16 @@ async def test_the_load_on_each_part_is_told(client: httpx.AsyncClient) -> None:
     )
     assert after[("afterimage_connections",)] >= 1
     assert after[("afterimage_connections_idle",)] >= 0
-    assert after[("afterimage_connections_awaited",)] == 0
     assert after["afterimage_imports", "running"] == 0
+    async with asyncio.timeout(20):  # those who open one at the start count as well
+        while (await samples(client))[("afterimage_connections_awaited",)]:
+            await asyncio.sleep(0.01)
 
 
 async def test_the_backlog_is_that_of_the_store_whoever_has_queued_it(settings: Settings) -> None:
     async with limited(settings) as (client, services):
         later = datetime.now(UTC) + timedelta(hours=1)
+        await services.progress.stop()  # else it may tell of a look before
         await services.store.memories.add([new(), new()], later)
         await services.progress.look()
         assert (await samples(client))[("afterimage_embedding_pending",)] == 2

@@ -76,7 +76,9 @@ async def test_of_memories_that_point_away_the_newest_comes_first(
     assert -1.01 < found[0]["semantic_score"] < found[1]["semantic_score"] < 0
 
 
-async def test_each_arm_says_its_score_and_rank(filled: httpx.AsyncClient) -> None:
+async def test_each_arm_says_its_score_and_rank(application: FastAPI, filled: httpx.AsyncClient) -> None:
+    while await application.state.services.store.memories.refresh_frequencies():  # by which words are scored
+        pass
     [words, *_] = await hits(filled, "fts", query="cookie")
     assert (words["fts_rank"], words["semantic_rank"], words["semantic_score"]) == (1, None, None)
     [meaning, *_] = await hits(filled, "semantic", query="cookie")

@@ -92,9 +92,13 @@ async def listed(client: httpx.AsyncClient, word: str) -> bool:
     return bool(answer.json()["items"])
 
 
-async def test_searches_and_lists_read_the_standby_and_all_else_the_primary(
-    client: httpx.AsyncClient, pair: Pair
-) -> None:
+async def test_searches_and_lists_read_the_standby_and_all_else_the_primary(pair: Pair, tmp_path: Path) -> None:
+    async with serving(tmp_path, pair.primary, [pair.read_host]) as client:  # which may be far behind
+        await eventually(lambda: is_used(client, pair))
+        await reads_go_to_the_standby(client, pair)
+
+
+async def reads_go_to_the_standby(client: httpx.AsyncClient, pair: Pair) -> None:
     await execute(pair.standby, "SELECT pg_wal_replay_pause()")
     memory = {"id": str(uuid4()), "file_path": "a.py", "new_code": "only_on_the_primary = 1"}
     assert (await client.post("/v1/memories", json=memory)).status_code == 201
