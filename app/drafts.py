@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from collections.abc import Set as AbstractSet
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from datetime import UTC, datetime
 from enum import StrEnum
 from uuid import UUID
@@ -12,6 +12,7 @@ from uuid_utils.compat import uuid7
 from app.errors import AfterImageError, ConflictError, SecretError
 from app.languages import language_of
 from app.models import EmbeddingStatus, Memory, MemoryKey, NewMemory, Vector
+from app.models.values import value
 from app.redaction import Redaction
 from app.store.embedding_protocol import ModelsInUse
 from app.tokens import document_words
@@ -25,7 +26,7 @@ class AddStatus(StrEnum):
     REJECTED = "rejected"
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class Draft:
     """A memory as a client sends it; what it leaves out the server fills in. `model` is that of the vector."""
 
@@ -44,7 +45,7 @@ class Draft:
     redacted: int = 0
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class Added:
     """What became of a draft; `error` says why it was rejected, `redacted` how many secrets it held."""
 

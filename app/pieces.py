@@ -1,10 +1,10 @@
 """Cuts long code into pieces that a model can read as a whole: functions as far as possible, else windows."""
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
 from itertools import accumulate, islice, pairwise
 
 from app.models import MAX_PIECES, MAX_WHOLE_CHARACTERS, Piece
+from app.models.values import value
 
 MIN_CHARACTERS = 200
 """Neighbours that are shorter together share a piece."""
@@ -13,7 +13,7 @@ OVERLAP_CHARACTERS = 200
 """What a window repeats of the window before, at most."""
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class CodePiece:
     """A piece and its text."""
 

@@ -9,6 +9,7 @@ from uuid import UUID
 from pydantic import Field
 
 from app.models.memories import Vector
+from app.models.values import value
 
 
 class ImportState(StrEnum):
@@ -164,7 +165,7 @@ class Reject:
     reason: str
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class SourceRow:
     """A row of a source that can be taken.
 

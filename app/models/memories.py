@@ -1,7 +1,6 @@
 """Memories, and what is made of them before they are stored."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from datetime import datetime
 from enum import StrEnum
 from typing import Annotated, NamedTuple, TypeAlias
@@ -10,6 +9,8 @@ from uuid import UUID
 import numpy as np
 from numpy.typing import NDArray
 from pydantic import Field
+
+from app.models.values import value
 
 Vector: TypeAlias = NDArray[np.float32]
 """Shape (dimensions,), unit length."""
@@ -33,7 +34,7 @@ class EmbeddingStatus(StrEnum):
     FAILED = "failed"
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class Memory:
     """One remembered edit, verbatim."""
 
@@ -59,7 +60,7 @@ class Memory:
         return MemoryKey(self.project, self.id)
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class StoredMemory(Memory):
     """A memory, as the answer to its writing."""
 
@@ -73,7 +74,7 @@ class MemoryKey(NamedTuple):
     id: UUID
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class Words:
     """The searchable words of a memory, in reading order, as `tokens.document_words` makes them."""
 
@@ -84,7 +85,7 @@ class Words:
     names: Sequence[str] = ()
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class NewMemory:
     """A memory to be stored, with its words and, when it is known already, its vector.
 

@@ -3,11 +3,13 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
+from operator import attrgetter
 from typing import Annotated, Any, NamedTuple
 
 from pydantic import Field
 
 from app.models.memories import Memory, MemoryKey
+from app.models.values import value
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,12 +48,21 @@ class Scope:
     since: datetime | None = None
     until: datetime | None = None
 
+    @property
+    def is_of_whole_projects(self) -> bool:
+        """True if there are no filters."""
+        return _filters(self) == _NONE
+
     def fields(self) -> dict[str, Any]:
         """Each by its name."""
         return {name: getattr(self, name) for name in Scope.__slots__}
 
 
-@dataclass(frozen=True, slots=True)
+_filters = attrgetter(*(name for name in Scope.__slots__ if name != "projects"))
+_NONE = (len(Scope.__slots__) - 1) * (None,)
+
+
+@value
 class Piece:
     """A part of long code that has a vector of its own."""
 
@@ -67,7 +78,7 @@ class Match(NamedTuple):
     piece: Piece | None = None
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class Distinct:
     """A memory that stands for all in a scope with the same code.
 
@@ -98,7 +109,7 @@ class Best(NamedTuple):
     matches: int
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class Excerpt:
     """A few lines of `new_code` around what matched."""
 
@@ -124,7 +135,7 @@ class Explanation:
     words: Annotated[Sequence[str], Field(description="What was looked for; `=` marks the name of a definition.")]
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class Hit:
     """A memory with its scores. Memories with the same code are one hit, of which the best is shown."""
 

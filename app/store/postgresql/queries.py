@@ -49,7 +49,7 @@ def distinct_found(
 
 def hits_plan_may_be_kept(scope: Scope) -> bool:
     """Whether the plan that looks hits up may be kept: it is the best one for any values."""
-    return scope == Scope(projects=scope.projects)
+    return scope.is_of_whole_projects
 
 
 def _copies(queries: Any, scope: Scope) -> Statement:

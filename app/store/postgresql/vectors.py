@@ -73,7 +73,7 @@ class PostgresVectors:
         """What is told of the nearest memories, of so many if the scope has them: a page is as full as it allows."""
         depth = limit + limit // 2
         # Without filters there is one plan for the few; of many the planner must know how many are wanted.
-        kept = scope == Scope() and not (words.required or words.excluded) and self._index.is_small(model)
+        kept = _is_all(scope) and not (words.required or words.excluded) and self._index.is_small(model)
 
         async def read(connection: Any) -> T:
             if self._index.is_ready(model) and await self._are_many(connection, scope, model, words):
@@ -95,11 +95,11 @@ class PostgresVectors:
 
         Excluded words leave most of it, and to see to them or to the order of a phrase would cost more than the count.
         """
-        if scope == Scope() and not words.required:
+        if _is_all(scope) and not words.required:
             return True
         await connection.keep_plans(False)
         limit = self._exact_limit + 1
-        if scope == Scope(projects=scope.projects) and not words.required:
+        if scope.is_of_whole_projects and not words.required:
             row = await self._queries.count_vectors(connection, projects=scope.projects, model=model, limit=limit)
         else:
             given = {**scope.fields(), "required": words_of_required(words), "limit": limit}
@@ -108,10 +108,14 @@ class PostgresVectors:
 
     def _exact(self, scope: Scope, vector: Vector, model: str, depth: int, words: QueryWords) -> Statement:
         given = {"vector": HalfVector(vector), "model": model, "depth": depth}
-        if scope == Scope(projects=scope.projects) and not (words.required or words.excluded):
+        if scope.is_of_whole_projects and not (words.required or words.excluded):
             return Statement.of(self._queries.search_vectors, projects=scope.projects, **given)
         demands = {"required": required(words), "excluded": excluded(words)}
         return Statement.of(self._queries.search_vectors_filtered, **scope.fields(), **demands, **given)
+
+
+def _is_all(scope: Scope) -> bool:
+    return scope.projects is None and scope.is_of_whole_projects
 
 
 def best_of_each(rows: Sequence[Any], limit: int) -> list[Match]:

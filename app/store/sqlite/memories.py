@@ -208,7 +208,7 @@ class SqliteMemories:
         def work(connection: sqlite3.Connection) -> list[Match]:
             self._catch_up(connection, index, model)
             among = None
-            if scope != Scope(projects=scope.projects) or words.required or words.excluded:
+            if not scope.is_of_whole_projects or words.required or words.excluded:
                 rows = self._queries.search_vectors_filtered(
                     connection, **scope_values(scope), required=required(words), excluded=excluded(words)
                 )
