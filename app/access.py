@@ -79,7 +79,7 @@ class Caller:
 
     def limit(self, scope: Scope) -> Scope:
         """The scope, without what the caller may not see."""
-        return replace(scope, projects=self.within(scope.projects))
+        return scope if self.projects is None else replace(scope, projects=self.within(scope.projects))
 
     def _its(self) -> str:
         return f"it sees {', '.join(self.projects or ())}"
