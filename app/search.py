@@ -153,8 +153,11 @@ class _Asked(NamedTuple):
     places: WordPlaces
 
     def prepare_soon(self) -> None:
-        """Makes ready to mark the words while this search waits for the database, as it mostly does."""
-        asyncio.get_running_loop().call_later(PREPARE_AFTER_SECONDS, self.places.prepare)
+        """Marks the words in the query itself while this search waits for the database, as it mostly does.
+
+        What marks them in the hits is made by then, knows them as they are written here, and is at hand.
+        """
+        asyncio.get_running_loop().call_later(PREPARE_AFTER_SECONDS, excerpt_of, self.query, 1, self.places)
 
 
 class _Answer(NamedTuple):

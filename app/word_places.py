@@ -12,15 +12,11 @@ Place = tuple[int, int, int]
 
 
 class WordPlaces:
-    """Finds the words of one query; prepares itself for the first text, if it was not told to `prepare` before."""
+    """Finds the words of one query. The first text takes longer: what all need is made for it."""
 
     def __init__(self, query: QueryWords) -> None:
         self._query = query
         self._counted: dict[str, int] = {}
-
-    def prepare(self) -> None:
-        """Makes ready what any text needs, which takes as long as to look through a few functions."""
-        self._bits, self._clues  # noqa: B018 - made as they are asked for
 
     def of(self, text: str) -> list[Place]:
         """Where the text holds words of the query, in order. Looks up only runs with a clue: most have none."""

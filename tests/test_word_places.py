@@ -33,7 +33,7 @@ def each_looked_up(text: str, query: QueryWords) -> list[Place]:
 def test_the_quick_look_finds_all(texts: list[str], asked: str) -> None:
     for query in map(query_words, [asked, *asked.split(), *texts]):
         words, prepared = WordPlaces(query), WordPlaces(query)
-        prepared.prepare()
+        prepared.of(" ".join(query.words))
         for text in texts:
             assert words.of(text) == prepared.of(text) == each_looked_up(text, query)
 
