@@ -55,7 +55,7 @@ def is_loopback(host: str) -> bool:
 def refuse_new(listener: socket.socket) -> None:
     """Has the kernel begin no more connections, and complete those that it has begun.
 
-    To close the socket resets those that nobody has accepted yet, and a request may be on its way on them. A client
+    Closing the socket resets those that nobody has accepted yet, and a request may be on its way on them. A client
     that comes later tries again after a second, for its packet seems lost, and is refused once the socket is closed.
     All processes that share the socket take no more. Does nothing outside Linux, or where
     the kernel refuses the filter.

@@ -69,15 +69,18 @@ class Searches:
         words) holds in every mode.
         """
         words = query_words(query, match_all=match_all)
-        asked = _Asked(query, words, WordPlaces(words))
+        asked = _Asked(query, words)
         usual = max(limit, CANDIDATES) if mode is SearchMode.HYBRID else max(2 * limit, CANDIDATES_ALONE)
-        for depth in (usual, MAX_CANDIDATES):
-            if mode is SearchMode.HYBRID:
-                answer = await self._both(scope, asked, limit, threshold, depth)
-            else:
-                answer = await self._alone(mode, scope, asked, limit, threshold, depth)
-            if len(answer.best) == limit or not answer.more:
-                break
+        try:
+            for depth in (usual, MAX_CANDIDATES):
+                if mode is SearchMode.HYBRID:
+                    answer = await self._both(scope, asked, limit, threshold, depth)
+                else:
+                    answer = await self._alone(mode, scope, asked, limit, threshold, depth)
+                if len(answer.best) == limit or not answer.more:
+                    break
+        finally:
+            asked.end()
         pieces = answer.pieces
         return [
             Hit(
@@ -145,19 +148,30 @@ class Searches:
         return await self._models.query_vector(query_text(query), scope.projects, at_once=at_once)
 
 
-class _Asked(NamedTuple):
+class _Asked:
     """A query, its words, and what finds these in the hits."""
 
-    query: str
-    words: QueryWords
-    places: WordPlaces
+    __slots__ = ("_preparing", "places", "query", "words")
+
+    def __init__(self, query: str, words: QueryWords) -> None:
+        self.query = query
+        self.words = words
+        self.places = WordPlaces(words)
+        self._preparing: asyncio.TimerHandle | None = None
 
     def prepare_soon(self) -> None:
         """Marks the words in the query itself while this search waits for the database, as it mostly does.
 
-        What marks them in the hits is made by then, knows them as they are written here, and is at hand.
+        By the time the hits are there, the matcher is built and the words of the query are looked up.
         """
-        asyncio.get_running_loop().call_later(PREPARE_AFTER_SECONDS, excerpt_of, self.query, 1, self.places)
+        if self._preparing is None:
+            loop = asyncio.get_running_loop()
+            self._preparing = loop.call_later(PREPARE_AFTER_SECONDS, excerpt_of, self.query, 1, self.places)
+
+    def end(self) -> None:
+        """Prepares nothing any more."""
+        if self._preparing is not None:
+            self._preparing.cancel()
 
 
 class _Answer(NamedTuple):

@@ -36,8 +36,10 @@ CUT_SECONDS = 0.5
 POLL_SECONDS = 0.02
 
 HANDSHAKE_SECONDS = 0.1
+"""How long a connection that a client has begun may take to be completed."""
+
 HANDSHAKE_SHARE = 1 / 10
-"""How long a connection that a client has begun may take to be completed, and of the time to stop at most."""
+"""The most of the time to stop that this wait takes."""
 
 STOP_SIGNALS = (signal.SIGINT, signal.SIGTERM)
 
@@ -50,8 +52,8 @@ class Server(uvicorn.Server):
     The second signal ends the process at once, and so does the end of the time it has. What was answered is stored by
     then, and what was begun is found again at the next start. After a clean stop the exit status is 0.
 
-    One that is supervised shares its listening socket, and may stop alone: the supervisor, which stops them all, has no
-    more connections begun, and sees to the second signal.
+    One that is supervised shares its listening socket, and may stop alone: the supervisor, which stops them all, keeps
+    the kernel from beginning connections and handles the second signal.
     """
 
     def __init__(
@@ -80,6 +82,7 @@ class Server(uvicorn.Server):
         self._timeout_seconds = settings.stop_timeout_seconds
         self._cut_at: float | None = None
         self._supervised = supervised
+        self._orphaned = False
 
     def serve_on(self, listener: socket.socket) -> int:
         """Serves until it is told to stop; answers the exit status."""
@@ -98,7 +101,7 @@ class Server(uvicorn.Server):
         yield
 
     def handle_exit(self, sig: int, frame: FrameType | None) -> None:
-        """Begins to stop, or ends the process."""
+        """Begins to stop; the second time it ends the process, unless a supervisor sees to that."""
         del frame
         if not self._captured_signals:
             self._captured_signals.append(sig)
@@ -108,7 +111,7 @@ class Server(uvicorn.Server):
 
     def stop_orphaned(self) -> None:
         """Stops if it has not begun to; for a thread that finds that the supervisor has died."""
-        self._supervised = False
+        self._orphaned = True
         if not self._captured_signals:
             os.kill(os.getpid(), signal.SIGTERM)
 
@@ -143,8 +146,8 @@ class Server(uvicorn.Server):
         log.info("stopped")
 
     async def _stop_listening(self, sockets: Sequence[socket.socket]) -> None:
-        """Connections that the kernel has made or begun meanwhile are taken first: it would reset them."""
-        if not self._supervised:
+        """Takes the connections first that the kernel has made or begun: to close the socket would reset them."""
+        if self._orphaned or not self._supervised:
             for listener in sockets:
                 refuse_new(listener)
         await asyncio.sleep(min(HANDSHAKE_SECONDS, HANDSHAKE_SHARE * self._timeout_seconds))

@@ -12,7 +12,7 @@ Place = tuple[int, int, int]
 
 
 class WordPlaces:
-    """Finds the words of one query. The first text takes longer: what all need is made for it."""
+    """Finds the words of one query. The first text takes longer: what every text needs is made then."""
 
     def __init__(self, query: QueryWords) -> None:
         self._query = query

@@ -159,7 +159,7 @@ class Supervisor:
         refuse_new(self._listener)  # for all workers, which wait a moment before they stop listening
         self._listener.close()
         self._await_ends(closes + self._settings.stop_timeout_seconds + MARGIN_SECONDS)
-        if self._signals.poll():
+        if self._processes() and self._signals.poll():
             return 128 + int(self._signals.recv())
         return 0 if all(place.process is None and place.status in CLEAN for place in told) else 1
 

@@ -124,10 +124,10 @@ async def test_silence_in_the_middle_ends_the_connection(port: int, begin: bytes
 
 
 async def test_a_slow_client_that_goes_on_is_heard_to_the_end(port: int) -> None:
-    body = [b"x" * 1000] * 8
-    head = HEAD + b"Connection: close\r\nContent-Length: 8000\r\n\r\n"
+    body = [b"x" * 1000] * 16
+    head = HEAD + b"Connection: close\r\nContent-Length: 16000\r\n\r\n"
     parts = [head[:9], head[9:20], head[20:], *body]
-    assert (await answers(port, *parts, pause_seconds=SILENCE_SECONDS / 8)).endswith(b"8000")
+    assert (await answers(port, *parts, pause_seconds=SILENCE_SECONDS / 8)).endswith(b"16000")
 
 
 async def test_large_bodies_and_many_requests_on_one_connection_are_served(port: int) -> None:

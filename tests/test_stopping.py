@@ -156,9 +156,13 @@ def test_a_stop_that_hangs_is_ended_in_time(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
-def test_a_second_signal_ends_the_service_at_once(tmp_path: Path, number: signal.Signals) -> None:
-    more = {"AFTERIMAGE_STOP_TIMEOUT_SECONDS": "60", "AFTERIMAGE_LOG_LEVEL": "info"}
-    with serving(tmp_path, **more) as (base, process), connected(base) as client:
+@pytest.mark.parametrize(("workers", "delay"), [(0, "0"), (2, "0"), (2, "60")])
+def test_a_second_signal_ends_the_service_at_once(
+    workers: int, delay: str, tmp_path: Path, database_for_processes: str, number: signal.Signals
+) -> None:
+    times = {"AFTERIMAGE_STOP_DELAY_SECONDS": delay, "AFTERIMAGE_STOP_TIMEOUT_SECONDS": "60"}
+    settings = where(workers, database_for_processes) | times | {"AFTERIMAGE_LOG_LEVEL": "info"}
+    with serving(tmp_path, **settings) as (base, process), connected(base) as client:
         client.sendall(HALF_A_REQUEST)
         assert get(f"{base}/livez")
         process.send_signal(number)

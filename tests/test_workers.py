@@ -103,25 +103,42 @@ def test_ctrl_c_in_the_terminal_ends_all_cleanly(two: dict[str, str], tmp_path: 
         assert (process.returncode, "Traceback" in said) == (0, False), said
 
 
-def test_each_process_may_be_told_to_stop_and_answers_what_was_begun(two: dict[str, str], tmp_path: Path) -> None:
-    """The supervisor then tells its workers once more."""
+@pytest.mark.parametrize("supervisor", ["is told too", "has died"])
+def test_a_worker_that_is_told_to_stop_twice_answers_what_was_begun(
+    supervisor: str, two: dict[str, str], tmp_path: Path
+) -> None:
+    """Systemd tells each process, and so does the supervisor tell its workers; or they find that it has died."""
     request = b"POST /v1/memories HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\n"
     body = json.dumps(MEMORY).encode()
     with serving(tmp_path, **two, AFTERIMAGE_LOG_LEVEL="info") as (base, process):
         address = urlsplit(base)
-        with socket.create_connection((str(address.hostname), int(address.port or 0)), DEADLINE_SECONDS) as client:
-            client.sendall(request + b"Content-Length: %d\r\n\r\n" % len(body) + body[:1])
-            workers = workers_of(process)
-            for pid in workers:
-                os.kill(pid, signal.SIGTERM)
+        workers = workers_of(process)
+
+        def tell(number: signal.Signals, *processes: int) -> None:
+            for pid in processes:
+                os.kill(pid, number)
+
+        def until_all_are_stopping() -> None:
             assert process.stderr is not None
             for _ in workers:
                 next(line for line in process.stderr if "stopping" in line)
-            process.send_signal(signal.SIGTERM)
+
+        with socket.create_connection((str(address.hostname), int(address.port or 0)), DEADLINE_SECONDS) as client:
+            client.sendall(request + b"Content-Length: %d\r\n\r\n" % len(body) + body[:1])
+            assert get(f"{base}/livez")
+            if supervisor == "is told too":
+                tell(signal.SIGTERM, *workers)
+                until_all_are_stopping()
+                tell(signal.SIGTERM, process.pid)
+            else:
+                tell(signal.SIGKILL, process.pid)
+                until_all_are_stopping()
+                tell(signal.SIGTERM, *(pid for pid in workers if not is_gone(pid)))
             client.sendall(body[1:])
             assert client.recv(100).startswith(b"HTTP/1.1 201 ")
         _, said = process.communicate(timeout=DEADLINE_SECONDS)
-        assert (process.returncode, "Traceback" in said) == (0, False), said
+        expected = 0 if supervisor == "is told too" else -signal.SIGKILL
+        assert (process.returncode, "Traceback" in said) == (expected, False), said
 
 
 def test_workers_do_not_outlive_their_supervisor(two: dict[str, str], tmp_path: Path) -> None:

@@ -12,4 +12,4 @@ def value(declared: type[T]) -> type[T]:
 
     With `frozen=True` Python would see to it too, and take twice as long to make one.
     """
-    return dataclass(slots=True, unsafe_hash=True)(declared)
+    return dataclass(slots=True)(declared)

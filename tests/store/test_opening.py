@@ -142,8 +142,8 @@ async def test_a_newer_database_is_refused(database: str, tmp_path: Path) -> Non
         await SqliteStore(path, MODEL).open()
 
 
-async def test_a_fresh_file_is_opened_once_another_process_has_stored_in_it(tmp_path: Path) -> None:
-    """SQLite itself would not wait for it: it is asked for a log, which the other does not have yet."""
+async def test_a_fresh_file_is_opened_once_another_has_ended_its_transaction(tmp_path: Path) -> None:
+    """SQLite itself does not wait for it when it is asked for a write-ahead log."""
     store = SqliteStore(tmp_path / "store.db", MODEL)
     with closing(sqlite3.connect(tmp_path / "store.db", isolation_level=None)) as other:
         other.execute("BEGIN IMMEDIATE")

@@ -102,7 +102,10 @@ class SqliteConnections:
         self._task = asyncio.create_task(self._write(), name="sqlite-writer")
 
     async def _write_ahead(self, connection: WorkConnection) -> None:
-        """Has the file written by a log; others may do so at the same time, for whom SQLite waits nowhere but here."""
+        """Switches the file to a write-ahead log.
+
+        Others may do so at the same moment, and here alone SQLite does not wait for them by itself.
+        """
         until = time.monotonic() + self._acquire_timeout_seconds
         while True:
             try:
