@@ -57,8 +57,8 @@ def refuse_new(listener: socket.socket) -> None:
 
     Closing the socket resets those that nobody has accepted yet, and a request may be on its way on them. A client
     that comes later tries again after a second, for its packet seems lost, and is refused once the socket is closed.
-    All processes that share the socket take no more. Does nothing outside Linux, or where
-    the kernel refuses the filter.
+    All processes that share the socket take no more. Does nothing outside Linux, or where the kernel refuses the
+    filter.
     """
     if sys.platform != "linux":
         return

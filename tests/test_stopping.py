@@ -2,6 +2,7 @@
 
 import http.client
 import json
+import os
 import signal
 import socket
 import sqlite3
@@ -9,7 +10,7 @@ import subprocess
 import threading
 import time
 from collections import Counter
-from contextlib import closing
+from contextlib import closing, suppress
 from pathlib import Path
 from urllib.error import HTTPError
 from urllib.parse import urlsplit
@@ -18,6 +19,7 @@ import pytest
 
 from tests.effort import effort
 from tests.processes import DEADLINE_SECONDS, afterimage, get, post, serving
+from tests.test_workers import workers_of
 
 MEMORY = {"file_path": "a.py", "new_code": "x = 1"}
 
@@ -25,9 +27,12 @@ WRITERS = 8
 
 CYCLES = effort(1, full=20)
 
-HALF_A_REQUEST = (
-    b"POST /v1/memories HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\nContent-Length: 99\r\n\r\n{"
+BODY = json.dumps(MEMORY).encode()
+HEAD = (
+    b"POST /v1/memories HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\n"
+    b"Content-Length: %d\r\n\r\n" % len(BODY)
 )
+HALF_A_REQUEST = HEAD + BODY[:1]
 
 
 def ended(process: subprocess.Popen[str]) -> tuple[int, str]:
@@ -145,8 +150,7 @@ def test_a_stop_that_hangs_is_ended_in_time(tmp_path: Path) -> None:
         closing(sqlite3.connect(tmp_path / ".afterimage" / "afterimage.db", isolation_level=None)) as other,
     ):
         other.execute("BEGIN IMMEDIATE")
-        body = json.dumps(MEMORY).encode()
-        client.sendall(HALF_A_REQUEST.replace(b": 99", b": %d" % len(body))[:-1] + body)
+        client.sendall(HEAD + BODY)
         assert get(f"{base}/livez")
         told = time.monotonic()
         process.send_signal(signal.SIGTERM)
@@ -170,3 +174,40 @@ def test_a_second_signal_ends_the_service_at_once(
         next(line for line in process.stderr if "stopping" in line)
         process.send_signal(number)
         assert process.wait(30) == 128 + number
+
+
+@pytest.mark.parametrize("supervisor", ["is told too", "has died"])
+def test_a_worker_that_is_told_to_stop_twice_answers_what_was_begun(
+    supervisor: str, tmp_path: Path, database_for_processes: str
+) -> None:
+    """Systemd tells each process, and so does the supervisor tell its workers; or they find that it has died."""
+
+    def until_stopping(count: int) -> None:
+        assert process.stderr is not None
+        for _ in range(count):
+            next(line for line in process.stderr if "stopping" in line)
+
+    def tell_all() -> None:
+        for worker in workers:
+            with suppress(ProcessLookupError):
+                os.kill(worker, signal.SIGTERM)
+
+    settings = where(2, database_for_processes) | {"AFTERIMAGE_LOG_LEVEL": "info"}
+    with serving(tmp_path, **settings) as (base, process):
+        workers = workers_of(process)
+        with connected(base) as client:
+            client.sendall(HALF_A_REQUEST)
+            assert get(f"{base}/livez")
+            if supervisor == "is told too":
+                tell_all()
+                until_stopping(len(workers))
+                process.terminate()
+            else:
+                process.kill()
+                until_stopping(1)  # the other one finds it later, once this one is gone
+                tell_all()
+            client.sendall(BODY[1:])
+            assert client.recv(100).startswith(b"HTTP/1.1 201 ")
+        status, said = ended(process)
+        expected = 0 if supervisor == "is told too" else -signal.SIGKILL
+        assert (status, "Traceback" in said) == (expected, False), said

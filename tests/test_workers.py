@@ -1,14 +1,11 @@
 """Several processes on one socket, and one process on one SQLite file."""
 
-import json
 import os
 import signal
-import socket
 import subprocess
 import time
 from pathlib import Path
 from typing import Any
-from urllib.parse import urlsplit
 from urllib.request import Request, urlopen
 
 import pytest
@@ -101,44 +98,6 @@ def test_ctrl_c_in_the_terminal_ends_all_cleanly(two: dict[str, str], tmp_path: 
             os.kill(pid, signal.SIGINT)
         _, said = process.communicate(timeout=DEADLINE_SECONDS)
         assert (process.returncode, "Traceback" in said) == (0, False), said
-
-
-@pytest.mark.parametrize("supervisor", ["is told too", "has died"])
-def test_a_worker_that_is_told_to_stop_twice_answers_what_was_begun(
-    supervisor: str, two: dict[str, str], tmp_path: Path
-) -> None:
-    """Systemd tells each process, and so does the supervisor tell its workers; or they find that it has died."""
-    request = b"POST /v1/memories HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\n"
-    body = json.dumps(MEMORY).encode()
-    with serving(tmp_path, **two, AFTERIMAGE_LOG_LEVEL="info") as (base, process):
-        address = urlsplit(base)
-        workers = workers_of(process)
-
-        def tell(number: signal.Signals, *processes: int) -> None:
-            for pid in processes:
-                os.kill(pid, number)
-
-        def until_all_are_stopping() -> None:
-            assert process.stderr is not None
-            for _ in workers:
-                next(line for line in process.stderr if "stopping" in line)
-
-        with socket.create_connection((str(address.hostname), int(address.port or 0)), DEADLINE_SECONDS) as client:
-            client.sendall(request + b"Content-Length: %d\r\n\r\n" % len(body) + body[:1])
-            assert get(f"{base}/livez")
-            if supervisor == "is told too":
-                tell(signal.SIGTERM, *workers)
-                until_all_are_stopping()
-                tell(signal.SIGTERM, process.pid)
-            else:
-                tell(signal.SIGKILL, process.pid)
-                until_all_are_stopping()
-                tell(signal.SIGTERM, *(pid for pid in workers if not is_gone(pid)))
-            client.sendall(body[1:])
-            assert client.recv(100).startswith(b"HTTP/1.1 201 ")
-        _, said = process.communicate(timeout=DEADLINE_SECONDS)
-        expected = 0 if supervisor == "is told too" else -signal.SIGKILL
-        assert (process.returncode, "Traceback" in said) == (expected, False), said
 
 
 def test_workers_do_not_outlive_their_supervisor(two: dict[str, str], tmp_path: Path) -> None:
