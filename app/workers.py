@@ -106,6 +106,7 @@ class Supervisor:
         self._failed = failed
         self._places = [Place(number, self._start) for number in range(settings.workers)]
         self._signals, self._signalled = multiprocessing.Pipe(duplex=False)
+        self._life = multiprocessing.Pipe(duplex=False)
         self._pid = os.getpid()
 
     def run(self) -> int:
@@ -180,13 +181,22 @@ class Supervisor:
         # A copy of this process shares the memory of all modules with it; elsewhere a copy may be unsound.
         context: Any = multiprocessing.get_context("fork" if sys.platform == "linux" else "spawn")
         peers = Peers(self._figures, number)
-        process: BaseProcess = context.Process(target=work, args=(self._settings, peers, self._listener, news))
+        process: BaseProcess = context.Process(
+            target=work, args=(self._settings, peers, self._listener, news, self._life)
+        )
         process.start()
         return process
 
 
-def work(settings: Settings, peers: Peers, listener: socket.socket, news: Connection) -> None:
-    """What a worker does; ends the process."""
+def work(
+    settings: Settings, peers: Peers, listener: socket.socket, news: Connection, life: tuple[Connection, Connection]
+) -> None:
+    """What a worker does; ends the process.
+
+    `life` is a pipe, as (reader, writer), whose writer the supervisor alone keeps: it is at its end when that has died.
+    """
+    supervisor, writer = life
+    writer.close()
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # of a terminal; the supervisor has it too
     signal.signal(signal.SIGTERM, signal.SIG_DFL)
     configure_logs(settings.log_level, settings.log_format)
@@ -198,12 +208,10 @@ def work(settings: Settings, peers: Peers, listener: socket.socket, news: Connec
         failed=news.send,
         supervised=True,
     )
-    threading.Thread(target=_end_with_the_supervisor, args=[server], daemon=True).start()
+    threading.Thread(target=_end_with, args=[supervisor, server], daemon=True).start()
     sys.exit(server.serve_on(listener))
 
 
-def _end_with_the_supervisor(server: Server) -> None:
-    supervisor = multiprocessing.parent_process()
-    if supervisor is not None:
-        supervisor.join()
-        server.stop_orphaned()
+def _end_with(supervisor: Connection, server: Server) -> None:
+    supervisor.poll(None)
+    server.stop_orphaned()

@@ -10,7 +10,7 @@ import subprocess
 import threading
 import time
 from collections import Counter
-from contextlib import closing, suppress
+from contextlib import ExitStack, closing
 from pathlib import Path
 from urllib.error import HTTPError
 from urllib.parse import urlsplit
@@ -176,38 +176,52 @@ def test_a_second_signal_ends_the_service_at_once(
         assert process.wait(30) == 128 + number
 
 
+def half_asked(base: str, workers: set[int], clients: ExitStack) -> list[socket.socket]:
+    """A connection to each of the workers, on which a request has begun."""
+    halves = []
+    for others in ({*workers} - {worker} for worker in workers):
+        for other in others:
+            os.kill(other, signal.SIGSTOP)
+        client = clients.enter_context(connected(base))
+        client.sendall(HALF_A_REQUEST)
+        assert get(f"{base}/livez")
+        for other in others:
+            os.kill(other, signal.SIGCONT)
+        halves.append(client)
+    return halves
+
+
 @pytest.mark.parametrize("supervisor", ["is told too", "has died"])
 def test_a_worker_that_is_told_to_stop_twice_answers_what_was_begun(
     supervisor: str, tmp_path: Path, database_for_processes: str
 ) -> None:
     """Systemd tells each process, and so does the supervisor tell its workers; or they find that it has died."""
 
-    def until_stopping(count: int) -> None:
+    def until_all_stop() -> None:
         assert process.stderr is not None
-        for _ in range(count):
+        for _ in workers:
             next(line for line in process.stderr if "stopping" in line)
 
     def tell_all() -> None:
         for worker in workers:
-            with suppress(ProcessLookupError):
-                os.kill(worker, signal.SIGTERM)
+            os.kill(worker, signal.SIGTERM)
 
     settings = where(2, database_for_processes) | {"AFTERIMAGE_LOG_LEVEL": "info"}
-    with serving(tmp_path, **settings) as (base, process):
+    with serving(tmp_path, **settings) as (base, process), ExitStack() as clients:
         workers = workers_of(process)
-        with connected(base) as client:
-            client.sendall(HALF_A_REQUEST)
-            assert get(f"{base}/livez")
-            if supervisor == "is told too":
-                tell_all()
-                until_stopping(len(workers))
-                process.terminate()
-            else:
-                process.kill()
-                until_stopping(1)  # the other one finds it later, once this one is gone
-                tell_all()
+        halves = half_asked(base, workers, clients)
+        if supervisor == "is told too":
+            tell_all()
+            until_all_stop()
+            process.terminate()
+        else:
+            process.kill()
+            until_all_stop()
+            tell_all()
+        for client in halves:
             client.sendall(BODY[1:])
             assert client.recv(100).startswith(b"HTTP/1.1 201 ")
+        clients.close()
         status, said = ended(process)
         expected = 0 if supervisor == "is told too" else -signal.SIGKILL
         assert (status, "Traceback" in said) == (expected, False), said
