@@ -95,26 +95,22 @@ async def listed(client: httpx.AsyncClient, word: str) -> bool:
 async def test_searches_and_lists_read_the_standby_and_all_else_the_primary(pair: Pair, tmp_path: Path) -> None:
     async with serving(tmp_path, pair.primary, [pair.read_host]) as client:  # which may be far behind
         await eventually(lambda: is_used(client, pair))
-        await reads_go_to_the_standby(client, pair)
-
-
-async def reads_go_to_the_standby(client: httpx.AsyncClient, pair: Pair) -> None:
-    await execute(pair.standby, "SELECT pg_wal_replay_pause()")
-    memory = {"id": str(uuid4()), "file_path": "a.py", "new_code": "only_on_the_primary = 1"}
-    assert (await client.post("/v1/memories", json=memory)).status_code == 201
-    assert not await found(client, "only_on_the_primary")
-    answer = await client.get("/v1/memories", params={"file_path": "a.py"})
-    assert answer.json()["items"] == []
-    assert (await client.get(f"/v1/memories/{memory['id']}")).json()["new_code"] == memory["new_code"]
-    assert (await client.post("/v1/memories", json=memory)).status_code == 200
-    assert (await client.post("/v1/memories", json=memory | {"new_code": "x"})).status_code == 409
-    assert (await client.get("/v1/stats")).json()["total_entries"] == 1
-    store = client._transport.app.state.services.store  # type: ignore[attr-defined]
-    [one] = await store.memories.distinct(Scope(), {MemoryKey("default", UUID(memory["id"])): 1.0}, 1)
-    assert one.memory.new_code == memory["new_code"]  # though another standby had found it
-    await execute(pair.standby, "SELECT pg_wal_replay_resume()")
-    await eventually(lambda: found(client, "only_on_the_primary"))
-    assert (await client.delete(f"/v1/memories/{memory['id']}")).status_code == 204
+        await execute(pair.standby, "SELECT pg_wal_replay_pause()")
+        memory = {"id": str(uuid4()), "file_path": "a.py", "new_code": "only_on_the_primary = 1"}
+        assert (await client.post("/v1/memories", json=memory)).status_code == 201
+        assert not await found(client, "only_on_the_primary")
+        answer = await client.get("/v1/memories", params={"file_path": "a.py"})
+        assert answer.json()["items"] == []
+        assert (await client.get(f"/v1/memories/{memory['id']}")).json()["new_code"] == memory["new_code"]
+        assert (await client.post("/v1/memories", json=memory)).status_code == 200
+        assert (await client.post("/v1/memories", json=memory | {"new_code": "x"})).status_code == 409
+        assert (await client.get("/v1/stats")).json()["total_entries"] == 1
+        store = client._transport.app.state.services.store  # type: ignore[attr-defined]
+        [one] = await store.memories.distinct(Scope(), {MemoryKey("default", UUID(memory["id"])): 1.0}, 1)
+        assert one.memory.new_code == memory["new_code"]  # though another standby had found it
+        await execute(pair.standby, "SELECT pg_wal_replay_resume()")
+        await eventually(lambda: found(client, "only_on_the_primary"))
+        assert (await client.delete(f"/v1/memories/{memory['id']}")).status_code == 204
 
 
 async def test_a_standby_that_is_too_far_behind_is_passed_over_until_it_has_caught_up(
