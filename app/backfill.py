@@ -137,6 +137,10 @@ class Backfill:
             self._fresh_in_hand = memories = [await self._fresh.get()]
             while len(memories) < FRESH_BATCH and not self._fresh.empty():
                 memories.append(self._fresh.get_nowait())
+            now = datetime.now(UTC)
+            self._fresh_in_hand = memories = [memory for memory in memories if memory.created_at + GRACE > now]
+            if not memories:  # any process may take them by now
+                continue
             try:
                 await self.embed(memories, Priority.WRITE)
             except Exception as error:  # noqa: BLE001 - the queue in the database still has them

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from app.backfill import CLAIM_BATCH, FIRST_PAUSE, MAX_ATTEMPTS, Backfill
+from app.backfill import CLAIM_BATCH, FIRST_PAUSE, GRACE, MAX_ATTEMPTS, Backfill
 from app.embedding.hashing import HashingEmbedder
 from app.embedding.worker import EmbeddingWorker
 from app.models import MAX_WHOLE_CHARACTERS, EmbeddingStatus
@@ -156,6 +156,37 @@ async def test_a_stop_hands_back_new_memories_that_were_kept_for_this_process(st
         assert await due(store) == 0
         await backfill.stop()
     assert await due(store) == 40
+
+
+async def test_a_stop_hands_back_each_new_memory_though_it_was_stored_together_with_others(store: Store) -> None:
+    async with held_worker() as worker:
+        backfill = Backfill(store.embeddings, worker)
+        backfill.start()
+        now = datetime.now(UTC)
+        rows = [new(new_code=f"{number}", created_at=now + timedelta(milliseconds=number)) for number in range(40)]
+        dues = [backfill.due_at(row.memory.created_at, 1) for row in rows]
+        await asyncio.gather(*(store.memories.add([row], due) for row, due in zip(rows, dues, strict=True)))
+        backfill.offer([row.memory for row in rows])
+        await asyncio.sleep(0.05)
+        assert await due(store) == 0
+        await backfill.stop()
+    assert await due(store) == 40
+
+
+async def test_new_memories_that_others_may_take_by_now_are_left_to_the_queue(store: Store) -> None:
+    now = datetime.now(UTC)
+    rows = [new(new_code=f"value = {number}", created_at=now - GRACE) for number in range(60)]
+    await store.memories.add(rows, now)
+    embedder = Counting()
+    worker = EmbeddingWorker(embedder)
+    await worker.start()
+    backfill = Backfill(store.embeddings, worker)
+    backfill.offer([row.memory for row in rows])
+    backfill.start()
+    await until(store, lambda backlog: backlog.pending == 0)
+    await backfill.stop()
+    await worker.stop()
+    assert len(embedder.texts) == len({*embedder.texts}) == 60
 
 
 async def test_what_is_handed_back_late_is_left_to_who_has_taken_it_since(store: Store) -> None:

@@ -16,7 +16,8 @@ MAX_ROWS = 64
 MAX_CHARACTERS = 1024 * 1024
 """Of code in a group of several, so that a small memory never waits for many large ones."""
 
-Add: TypeAlias = Callable[[Sequence[NewMemory], datetime], Awaitable[set[MemoryKey]]]
+Add: TypeAlias = Callable[[Sequence[NewMemory], Sequence[datetime]], Awaitable[set[MemoryKey]]]
+"""With the time from which on each is to be embedded."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -45,7 +46,7 @@ class GroupCommit:
     """
 
     def __init__(self, add: Add, at_most: int, patience_seconds: float = PATIENCE_SECONDS) -> None:
-        """`add` stores rows of different keys in one transaction, as MemoryStore.add does; `at_most` are under way."""
+        """`add` stores rows of different keys in one transaction; `at_most` are under way."""
         self._add = add
         self._at_most = at_most
         self._patience_seconds = patience_seconds
@@ -113,7 +114,7 @@ class GroupCommit:
 
     async def _store(self, group: Sequence[Waiting]) -> None:
         try:
-            stored = await self._add([one.row for one in group], min(one.embed_after for one in group))
+            stored = await self._add([one.row for one in group], [one.embed_after for one in group])
         except UnavailableError as error:
             _answer(group, error)
         except Exception as error:  # noqa: BLE001 - handed to the caller

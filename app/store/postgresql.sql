@@ -8,14 +8,14 @@ WITH used AS (
 ), given AS (
   SELECT
     project, id, file_path, new_code, old_code, context, session_id, agent_id, language, timestamp, created_at,
-    import_id, words, vector, coalesce(model, (SELECT target FROM embedding_models)) AS model
+    import_id, words, vector, coalesce(model, (SELECT target FROM embedding_models)) AS model, due_at
   FROM unnest(
     :projects::text[], :ids::uuid[], :file_paths::text[], :new_codes::text[], :old_codes::text[], :contexts::text[],
     :session_ids::text[], :agent_ids::text[], :languages::text[], :timestamps::timestamptz[], :created_ats::timestamptz[],
-    :import_ids::uuid[], :words::text[], :vectors::halfvec[], :models::text[]
+    :import_ids::uuid[], :words::text[], :vectors::halfvec[], :models::text[], :due_ats::timestamptz[]
   ) AS row (
     project, id, file_path, new_code, old_code, context, session_id, agent_id, language, timestamp, created_at,
-    import_id, words, vector, model
+    import_id, words, vector, model, due_at
   )
 ), stored AS (
   INSERT INTO memories (
@@ -37,7 +37,7 @@ WITH used AS (
   WHERE vector IS NOT NULL
 ), queued AS (
   INSERT INTO embedding_queue (project, memory_id, model, due_at, whole)
-  SELECT project, id, used.model, :due_at::timestamptz, vector IS NULL OR used.model <> given.model
+  SELECT project, id, used.model, due_at, vector IS NULL OR used.model <> given.model
   FROM given
   JOIN stored USING (project, id)
   CROSS JOIN used

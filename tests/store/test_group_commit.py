@@ -12,7 +12,7 @@ from app.store.group_commit import MAX_CHARACTERS, MAX_ROWS, GroupCommit
 from app.store.protocol import Store
 from tests.memories import NOON, new
 
-Add = Callable[[Sequence[NewMemory], datetime], Awaitable[set[MemoryKey]]]
+Add = Callable[[Sequence[NewMemory], Sequence[datetime]], Awaitable[set[MemoryKey]]]
 
 AT_MOST = 2
 
@@ -25,8 +25,8 @@ class Table:
         self.groups: list[list[str]] = []
         self.keys: set[MemoryKey] = set()
 
-    async def add(self, rows: Sequence[NewMemory], embed_after: datetime) -> set[MemoryKey]:
-        assert embed_after == NOON
+    async def add(self, rows: Sequence[NewMemory], embed_after: Sequence[datetime]) -> set[MemoryKey]:
+        assert embed_after == len(rows) * [NOON]
         self.groups.append([row.memory.new_code for row in rows])
         await self.gate.wait()
         if any(row.memory.new_code == "refused" for row in rows):

@@ -37,7 +37,7 @@ class PostgresIdempotency:
     ) -> Answer:
         """See IdempotencyStore. The answer goes in last: until then nobody waits for this transaction."""
         async with self._connections.transaction(keep_plans=True) as connection:
-            stored = await self._memories.add_on(connection, new, embed_after)
+            stored = await self._memories.add_on(connection, new, len(new) * [embed_after])
             others = [row.memory.key for row in new if row.memory.key not in stored]
             there = await self._memories.get_on(connection, others) if others else {}
             answer, keep = outcome(stored, there)

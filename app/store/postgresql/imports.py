@@ -165,7 +165,7 @@ class PostgresImports:
         if dry_run:
             present = {**batch.earlier, **await self._memories.get_on(connection, list(rows))}
             return classify(batch, rows.keys() - present.keys(), present)
-        stored = await self._memories.add_on(connection, list(rows.values()), embed_after=now)
+        stored = await self._memories.add_on(connection, list(rows.values()), len(rows) * [now])
         others = [key for key in rows if key not in stored]
         present = await self._memories.get_on(connection, others) if others else {}
         return classify(batch, stored, present)

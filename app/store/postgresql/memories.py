@@ -66,25 +66,33 @@ class PostgresMemories:
         """See MemoryStore."""
         if len(new) == 1:
             return await self._singles.add(new[0], embed_after)
-        return await self._add_together(new, embed_after)
+        return await self._add_together(new, len(new) * [embed_after])
 
-    async def _add_together(self, new: Sequence[NewMemory], embed_after: datetime) -> set[MemoryKey]:
+    async def _add_together(self, new: Sequence[NewMemory], embed_after: Sequence[datetime]) -> set[MemoryKey]:
         async with self._connections.acquire(keep_plans=True) as connection:
             return await self.add_on(connection, new, embed_after)
 
-    async def add_on(self, connection: Any, new: Sequence[NewMemory], embed_after: datetime) -> set[MemoryKey]:
-        """As `add`, within a transaction of the caller's. Rows go in by key, so that two batches cannot deadlock."""
+    async def add_on(
+        self, connection: Any, new: Sequence[NewMemory], embed_after: Sequence[datetime]
+    ) -> set[MemoryKey]:
+        """As `add`, with a time for each row, within a transaction of the caller's.
+
+        Rows go in by key, so that two batches cannot deadlock.
+        """
         if not new:  # asyncpg would wait for an answer
             return set()
-        rows = sorted(new, key=lambda row: (row.memory.project, row.memory.id.int))
+        rows = sorted(
+            zip(new, embed_after, strict=True), key=lambda timed: (timed[0].memory.project, timed[0].memory.id.int)
+        )
         order = self._queries.driver_adapter.maybe_order_params
         parts = [rows[at : at + PART_ROWS] for at in range(0, len(rows), PART_ROWS)]
-        values = (order("add_memories", self._columns(part, embed_after)) for part in parts)
+        values = (order("add_memories", self._columns(part)) for part in parts)
         patience = len(parts) * self._connections.patience_seconds
         stored = await connection.fetchmany(self._queries.add_memories.sql, values, timeout=patience)
         return {MemoryKey(row["project"], row["id"]) for row in stored}
 
-    def _columns(self, rows: Sequence[NewMemory], embed_after: datetime) -> dict[str, Any]:
+    def _columns(self, timed: Sequence[tuple[NewMemory, datetime]]) -> dict[str, Any]:
+        rows = [row for row, _ in timed]
         memories = [row.memory for row in rows]
         return {
             "projects": [memory.project for memory in memories],
@@ -102,7 +110,7 @@ class PostgresMemories:
             "words": [row.indexed or tsvector(row.words) for row in rows],
             "vectors": [None if row.vector is None else HalfVector(row.vector) for row in rows],
             "models": [row.model for row in rows],
-            "due_at": embed_after,
+            "due_ats": [embed_after for _, embed_after in timed],
             "max_whole": MAX_WHOLE_CHARACTERS,
         }
 

@@ -43,7 +43,7 @@ class SqliteIdempotency:
         """See IdempotencyStore."""
 
         def work(connection: sqlite3.Connection) -> Answer:
-            stored = self._memories.add_on(connection, new, embed_after)
+            stored = self._memories.add_on(connection, new, len(new) * [embed_after])
             others = [row.memory.key for row in new if row.memory.key not in stored]
             there = self._memories.get_on(connection, others) if others else {}
             answer, keep = outcome(stored, there)

@@ -213,7 +213,7 @@ class SqliteImports:
         if dry_run:
             present = {**batch.earlier, **self._memories.get_on(connection, rows)}
             return classify(batch, rows.keys() - present.keys(), present)
-        stored = self._memories.add_on(connection, list(rows.values()), embed_after=now)
+        stored = self._memories.add_on(connection, list(rows.values()), len(rows) * [now])
         others = [key for key in rows if key not in stored]
         present = self._memories.get_on(connection, others) if others else {}
         return classify(batch, stored, present)

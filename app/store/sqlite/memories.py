@@ -64,19 +64,22 @@ class SqliteMemories:
         """See MemoryStore."""
         if len(new) == 1:
             return await self._singles.add(new[0], embed_after)
-        return await self._add_together(new, embed_after)
+        return await self._add_together(new, len(new) * [embed_after])
 
-    async def _add_together(self, new: Sequence[NewMemory], embed_after: datetime) -> set[MemoryKey]:
+    async def _add_together(self, new: Sequence[NewMemory], embed_after: Sequence[datetime]) -> set[MemoryKey]:
         return await self._connections.write(lambda connection: self.add_on(connection, new, embed_after))
 
-    def add_on(self, connection: sqlite3.Connection, new: Sequence[NewMemory], embed_after: datetime) -> set[MemoryKey]:
-        """As `add`, within a transaction of the caller's."""
+    def add_on(
+        self, connection: sqlite3.Connection, new: Sequence[NewMemory], embed_after: Sequence[datetime]
+    ) -> set[MemoryKey]:
+        """As `add`, with a time for each row, within a transaction of the caller's."""
         queries = self._queries
-        wanted = {row.memory.key: row for row in new}
+        wanted = {row.memory.key: (row, after) for row, after in zip(new, embed_after, strict=True)}
         present = {key_from(row) for row in queries.present_keys(connection, keys=keys_json(wanted))}
-        rows = [row for key, row in wanted.items() if key not in present]
-        if not rows:
+        timed = [one for key, one in wanted.items() if key not in present]
+        if not timed:
             return set()
+        rows = [row for row, _ in timed]
         queries.add_memories(connection, [_memory_values(row.memory) for row in rows])
         queries.add_words(connection, [_word_values(row) for row in rows])
         used = ModelsInUse(**queries.get_models(connection))
@@ -89,8 +92,8 @@ class SqliteMemories:
             queries.save_vectors(connection, embedded)
             queries.queue_pieces(connection, [{"max_whole": MAX_WHOLE_CHARACTERS, **row} for row in embedded])
         pending = [
-            {"due_at": time_text(embed_after), **_place(row, model)}
-            for row in rows
+            {"due_at": time_text(after), **_place(row, model)}
+            for row, after in timed
             for model in used.names
             if row.vector is None or model != (row.model or used.target)
         ]
