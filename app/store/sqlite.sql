@@ -89,7 +89,7 @@ LIMIT :limit;
 DELETE FROM memories
 WHERE project = :project
   AND id = :id
-RETURNING seq;
+RETURNING seq, project, id;
 
 -- name: delete_words*!
 -- The words of a deleted memory; a virtual table takes no part in a cascade.
@@ -671,7 +671,7 @@ WHERE seq IN (
     AND (:projects IS NULL OR project IN (SELECT value FROM json_each(:projects)))
   LIMIT :limit
 )
-RETURNING seq;
+RETURNING seq, project, id;
 
 -- name: create_key!
 -- Stores a key, of which the digest of the secret is kept alone.

@@ -196,16 +196,8 @@ class SqliteImports:
 
     async def delete_memories(self, import_id: UUID, projects: Sequence[str] | None, limit: int) -> int:
         """See ImportStore."""
-
-        def work(connection: sqlite3.Connection) -> int:
-            rows = self._queries.delete_imported(
-                connection, import_id=str(import_id), projects=projects_json(projects), limit=limit
-            )
-            deleted = [{"seq": row["seq"]} for row in rows]
-            self._queries.delete_words(connection, deleted)
-            return len(deleted)
-
-        return await self._connections.write(work)
+        which = {"import_id": str(import_id), "projects": projects_json(projects), "limit": limit}
+        return await self._memories.delete_all(lambda connection: self._queries.delete_imported(connection, **which))
 
     def _store(self, connection: sqlite3.Connection, batch: ImportBatch, now: datetime, *, dry_run: bool) -> Outcome:
         """Stores the rows of a batch; a dry run only looks which of them are there."""

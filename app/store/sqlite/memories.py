@@ -2,7 +2,7 @@
 
 import json
 import sqlite3
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from datetime import datetime
 from typing import Any
 from uuid import UUID
@@ -43,6 +43,7 @@ from app.store.sqlite.values import (
 )
 from app.store.sqlite.vectors import VectorIndex
 from app.store.sqlite.words import excluded, required, search_words
+from app.store.sqlite.work_connection import Work
 
 EXACT = VectorIndexStats(VectorIndexKind.EXACT, VectorIndexState.NONE)
 """Every search compares all vectors, in memory."""
@@ -138,22 +139,28 @@ class SqliteMemories:
 
     async def delete(self, key: MemoryKey) -> bool:
         """See MemoryStore."""
+        place = {"project": key.project, "id": str(key.id)}
+        return await self.delete_all(lambda connection: self._queries.delete_memory(connection, **place)) > 0
 
-        def work(connection: sqlite3.Connection) -> bool:
+    async def delete_all(self, delete: Work[Iterable[Any]]) -> int:
+        """Deletes what a statement does, which answers `seq`, `project` and `id` of each; answers how many."""
+        forgotten: list[MemoryKey] = []
+
+        def work(connection: sqlite3.Connection) -> int:
+            rows = list(delete(connection))
+            self._queries.delete_words(connection, [{"seq": row["seq"]} for row in rows])
             # Before the commit: behind it the same id may come again, with another vector.
-            self.forget([key])
-            rows = self._queries.delete_memory(connection, project=key.project, id=str(key.id))
-            deleted = [{"seq": row["seq"]} for row in rows]
-            self._queries.delete_words(connection, deleted)
-            return bool(deleted)
+            forgotten.extend(map(key_from, rows))
+            for index in list(self._indexes.values()):  # a search may add one meanwhile
+                index.remove(forgotten)
+            return len(rows)
 
-        return await self._connections.write(work)
-
-    def forget(self, keys: Iterable[MemoryKey]) -> None:
-        """Takes deleted memories out of the vectors in memory."""
-        for index in list(self._indexes.values()):  # a search may add one meanwhile
-            for key in keys:
-                index.remove(key)
+        try:
+            return await self._connections.write(work)
+        except BaseException:
+            if forgotten:  # and perhaps still there: all vectors are read again
+                self._indexes = {}
+            raise
 
     def keep_vectors_of(self, models: Sequence[str]) -> None:
         """Takes the vectors of all other models out of memory."""
@@ -216,17 +223,22 @@ class SqliteMemories:
                     connection, **scope_values(scope), required=required(words), excluded=excluded(words)
                 )
                 among = [key_from(row) for row in rows]
-            while True:
+            matches = index.search(vector, limit, scope.projects, among)
+            if self._leave_out_deleted(connection, index, [match.key for match in matches]):
+                self._leave_out_deleted(connection, index, index.keys())  # perhaps a whole import
                 matches = index.search(vector, limit, scope.projects, among)
-                keys = [match.key for match in matches]
-                present = {key_from(row) for row in self._queries.present_keys(connection, keys=keys_json(keys))}
-                gone = set(keys) - present
-                if not gone:
-                    return matches
-                for key in gone:  # another process has deleted them
-                    index.remove(key)
+            return matches
 
         return await self._connections.read(work)
+
+    def _leave_out_deleted(
+        self, connection: sqlite3.Connection, index: VectorIndex, keys: Collection[MemoryKey]
+    ) -> bool:
+        """Takes those of the keys out of the index that another process has deleted; True if there are some."""
+        present = {key_from(row) for row in self._queries.present_keys(connection, keys=keys_json(keys))}
+        gone = set(keys) - present
+        index.remove(gone)
+        return bool(gone)
 
     async def best_by_vectors(
         self, scope: Scope, vector: Vector, model: str, limit: int, candidates: int, words: QueryWords = NO_WORDS

@@ -1,7 +1,7 @@
 """Vectors in memory, a matrix for each project: an exact search is one product."""
 
 import threading
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import TypeAlias
 
 import numpy as np
@@ -84,11 +84,17 @@ class VectorIndex:
             matrix.put(key, piece, vector)
             self.newest = max(self.newest, seq)
 
-    def remove(self, key: MemoryKey) -> None:
-        """Takes a memory out of all searches."""
+    def remove(self, keys: Iterable[MemoryKey]) -> None:
+        """Takes memories out of all searches."""
         with self._lock:
-            if key.project in self._matrices:
-                self._matrices[key.project].remove(key)
+            for key in keys:
+                if key.project in self._matrices:
+                    self._matrices[key.project].remove(key)
+
+    def keys(self) -> list[MemoryKey]:
+        """Of all memories that have vectors here."""
+        with self._lock:
+            return [key for matrix in self._matrices.values() for key in matrix.places]
 
     def search(
         self, vector: Vector, limit: int, projects: Sequence[str] | None, among: Sequence[MemoryKey] | None
