@@ -134,5 +134,5 @@ async def test_a_client_that_sends_one_request_after_the_other_leaves_no_lull() 
 def test_the_model_gives_way_where_the_service_and_its_database_have_no_two_cores_of_their_own(
     cores: int, processes: int, gives_way: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("os.cpu_count", lambda: cores)
+    monkeypatch.setattr("app.embedding.onnx.cores", lambda: cores)
     assert OnnxEmbedder(tmp_path, processes).gives_way is gives_way

@@ -8,6 +8,7 @@ from uuid import uuid4
 import numpy as np
 from numpy.typing import NDArray
 
+from app.cores import cores
 from app.embedding import minilm
 from app.errors import UnavailableError
 
@@ -29,8 +30,9 @@ class OnnxEmbedder:
 
     The first `load` exports the model's graph into a folder, where later ones find it. The vector of a text does not
     depend on the texts that it is embedded with. A call keeps one core busy, which takes the least processor time for a
-    text, whose matrices are small. A backfill keeps half of the cores busy and leaves the others to the service and its
-    database: with all of them, writes beside it took three times as long. Where too few are left, it gives way.
+    text, whose matrices are small. A backfill keeps half of the cores busy, no more than four, and leaves the others to
+    the service and its database: with all of them, writes beside it took three times as long. Where too few are left,
+    it gives way.
     """
 
     model = minilm.MODEL
@@ -41,9 +43,9 @@ class OnnxEmbedder:
     def __init__(self, models_folder: Path, processes: int = 1) -> None:
         """`processes` is how many share the processor, each with an embedder of its own."""
         self._folder = models_folder
-        cores = os.cpu_count() or 1
-        self.parallel_calls = max(1, min(cores // 2 // processes, MAX_PARALLEL_CALLS))
-        self.gives_way = cores - self.parallel_calls * processes < CORES_OF_REQUESTS
+        usable = cores()
+        self.parallel_calls = max(1, min(usable // 2 // processes, MAX_PARALLEL_CALLS))
+        self.gives_way = usable - self.parallel_calls * processes < CORES_OF_REQUESTS
         self._loaded: tuple[Tokenizer, InferenceSession] | None = None
 
     def load(self) -> None:
