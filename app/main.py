@@ -62,10 +62,11 @@ TELEMETRY: TelemetryConfig = {"tracing": False, "metrics": False, "logs": False}
 """FastAPI's own, whose log would tell what was sent; it costs each request a look at the environment."""
 
 
-def create_app(settings: Settings | None = None, peers: Peers | None = None) -> FastAPI:
+def create_app(settings: Settings | None = None, peers: Peers | None = None, *, decides_model: bool = True) -> FastAPI:
     """The application; it opens its store and its model when it starts.
 
     Its `state.stopping` is to be set when the service is told to stop. `peers` are the other processes of one service.
+    With `decides_model` all services on the store make vectors for the configured model from its start on.
     """
     settings = settings or load_settings()
     stopping, traffic = asyncio.Event(), Traffic()
@@ -75,7 +76,7 @@ def create_app(settings: Settings | None = None, peers: Peers | None = None) -> 
         async with AsyncExitStack() as stack:
             if settings.backend == "sqlite":
                 stack.enter_context(alone_on(settings.sqlite_path))
-            services = await open_services(settings, stack, traffic, decides_model=True)
+            services = await open_services(settings, stack, traffic, decides_model=decides_model)
             await _refuse_strangers(settings, services.keys)
             services.imports.start()
             stack.push_async_callback(services.imports.stop)

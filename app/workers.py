@@ -107,6 +107,7 @@ class Supervisor:
         self._places = [Place(number, self._start) for number in range(settings.workers)]
         self._signals, self._signalled = multiprocessing.Pipe(duplex=False)
         self._life = multiprocessing.Pipe(duplex=False)
+        self._told = False
         self._pid = os.getpid()
 
     def run(self) -> int:
@@ -130,13 +131,12 @@ class Supervisor:
         self._signalled.send(number)
 
     def _serve(self) -> int:
-        told = False
         while not self._signals.poll():
             for place in self._places:
                 place.fill()
             pauses = [place.start_at - time.monotonic() for place in self._places if place.process is None]
             ended = self._listen(max(0.0, min(pauses)) if pauses else None)
-            if told:
+            if self._told:
                 for place in ended:
                     reason = place.problem or f"status {place.status}"
                     log.error("a worker has ended and is started again", worker=place.number, reason=reason)
@@ -145,7 +145,7 @@ class Supervisor:
                 self._stop()
                 return STARTUP_FAILURE
             elif all(place.ready for place in self._places):
-                told = True
+                self._told = True
                 self._started()
         self._signals.recv()
         return self._stop()
@@ -182,18 +182,24 @@ class Supervisor:
         context: Any = multiprocessing.get_context("fork" if sys.platform == "linux" else "spawn")
         peers = Peers(self._figures, number)
         process: BaseProcess = context.Process(
-            target=work, args=(self._settings, peers, self._listener, news, self._life)
+            target=work, args=(self._settings, peers, self._listener, news, self._life, not self._told)
         )
         process.start()
         return process
 
 
 def work(
-    settings: Settings, peers: Peers, listener: socket.socket, news: Connection, life: tuple[Connection, Connection]
+    settings: Settings,
+    peers: Peers,
+    listener: socket.socket,
+    news: Connection,
+    life: tuple[Connection, Connection],
+    decides_model: bool,
 ) -> None:
     """What a worker does; ends the process.
 
     `life` is a pipe, as (reader, writer), whose writer the supervisor alone keeps: it is at its end when that has died.
+    A worker that takes the place of another does not decide the model: another service may have been started since.
     """
     supervisor, writer = life
     writer.close()
@@ -202,7 +208,7 @@ def work(
     configure_logs(settings.log_level, settings.log_format)
     structlog.contextvars.bind_contextvars(worker=peers.worker)
     server = Server(
-        create_app(settings, peers),
+        create_app(settings, peers, decides_model=decides_model),
         settings,
         started=lambda: news.send(None),
         failed=news.send,

@@ -182,12 +182,13 @@ def half_asked(base: str, workers: set[int], clients: ExitStack) -> list[socket.
     for others in ({*workers} - {worker} for worker in workers):
         for other in others:
             os.kill(other, signal.SIGSTOP)
-        client = clients.enter_context(connected(base))
-        client.sendall(HALF_A_REQUEST)
-        assert get(f"{base}/livez")
-        for other in others:
-            os.kill(other, signal.SIGCONT)
-        halves.append(client)
+        try:
+            halves.append(clients.enter_context(connected(base)))
+            halves[-1].sendall(HALF_A_REQUEST)
+            assert get(f"{base}/livez")
+        finally:
+            for other in others:
+                os.kill(other, signal.SIGCONT)
     return halves
 
 

@@ -90,6 +90,23 @@ def test_two_processes_are_one_service(two: dict[str, str], tmp_path: Path) -> N
         assert all(is_gone(pid) for pid in second)
 
 
+def test_a_worker_that_is_started_again_does_not_change_the_model(two: dict[str, str], tmp_path: Path) -> None:
+    with serving(tmp_path / "first", **two) as (base, process):
+        post(f"{base}/v1/memories", MEMORY)
+        with serving(tmp_path / "second", **two, AFTERIMAGE_EMBEDDING_MODEL="hashing-64") as (last, _):
+            eventually(lambda: get(f"{last}/v1/stats")["embedding"]["model"] == "hashing-64")
+        killed, other = workers_of(process)
+        os.kill(killed, signal.SIGKILL)
+        eventually(lambda: killed not in workers_of(process) and len(workers_of(process)) == 2)
+        os.kill(other, signal.SIGSTOP)
+        try:
+            eventually(lambda: get(f"{base}/readyz")["ready"])  # says the new one
+            embedding = get(f"{base}/v1/stats")["embedding"]
+        finally:
+            os.kill(other, signal.SIGCONT)
+        assert (embedding["model"], embedding["change"]) == ("hashing-64", None)
+
+
 def test_ctrl_c_in_the_terminal_ends_all_cleanly(two: dict[str, str], tmp_path: Path) -> None:
     """The terminal sends it to each process."""
     with serving(tmp_path, **two) as (base, process):
