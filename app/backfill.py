@@ -155,11 +155,11 @@ class Backfill:
         complete = False
         while True:
             try:
-                while not complete:
-                    complete = await self._store.queue_missing(self._worker.model, datetime.now(UTC)) == 0
                 await self._worker.wait_ready()
                 if claims := await self._claim(self._claim_batch, whole=True):
                     await self._embed_claims(claims)
+                elif not complete:  # behind what is queued: to look through many memories takes a while
+                    complete = await self._store.queue_missing(self._worker.model, datetime.now(UTC)) == 0
                 elif long := await self._claim(self._long_claim_batch, whole=False):
                     for claim in long:
                         await self._embed_pieces(claim)

@@ -146,7 +146,7 @@ class EmbeddingModels:
                 projects (None: all).
         """
         if time.monotonic() - self._looked_at > STALE_SECONDS:
-            await self._look()
+            await asyncio.shield(self._look())  # what it has begun to open or close outlives the request
         used, worker = self.used, self.active.worker
         try:
             [vector] = await worker.embed([text], Priority.QUERY, at_once=at_once and self._traffic.alone)

@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from app.backfill import CLAIM_BATCH, FIRST_PAUSE, GRACE, MAX_ATTEMPTS, Backfill
 from app.embedding.hashing import HashingEmbedder
 from app.embedding.worker import EmbeddingWorker
+from app.errors import UnavailableError
 from app.models import MAX_WHOLE_CHARACTERS, EmbeddingStatus
 from app.store.embedding_protocol import Backlog
 from app.store.protocol import Store
@@ -129,6 +130,18 @@ async def test_a_stop_hands_back_what_was_claimed_even_while_the_store_still_giv
         assert await due(store) == 100 - CLAIM_BATCH
         await backfill.stop()
     assert await due(store) == 100
+
+
+async def test_what_is_queued_does_not_wait_for_the_look_for_what_is_not(
+    store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def takes_too_long(model: str, now: datetime) -> int:
+        raise UnavailableError("the statement ran too long", 60)
+
+    await store.memories.add([new()], NOON)
+    monkeypatch.setattr(store.embeddings, "queue_missing", takes_too_long)
+    async with running(store, Counting()):
+        await until(store, lambda backlog: backlog.pending == 0)
 
 
 async def test_a_stop_hands_back_the_long_ones_whose_pieces_are_not_made(store: Store) -> None:

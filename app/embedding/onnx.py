@@ -95,7 +95,10 @@ def kept_graph(folder: Path) -> bytes:
     prefix = f"{minilm.MODEL}-int8-v{GRAPH_VERSION}-"
     try:
         for path in folder.glob(f"{prefix}*.onnx"):
-            graph = path.read_bytes()
+            try:
+                graph = path.read_bytes()
+            except FileNotFoundError:  # another process has found it damaged
+                continue
             if path.stem == prefix + sha256(graph).hexdigest():
                 return graph
             path.unlink(missing_ok=True)

@@ -92,6 +92,16 @@ def test_a_damaged_graph_is_exported_again(tmp_path: Path) -> None:
     assert [file.read_bytes() for file in tmp_path.iterdir()] == [intact]
 
 
+def test_a_graph_that_another_process_has_just_removed_is_exported_again(tmp_path: Path) -> None:
+    loaded(tmp_path)
+    [file] = tmp_path.iterdir()
+    gone = file.with_name(f"{file.stem[:-1]}-.onnx")
+    gone.symlink_to("nothing")
+    file.unlink()
+    loaded(tmp_path)
+    assert file.exists()
+
+
 def test_processes_may_export_at_the_same_time(tmp_path: Path) -> None:
     command = [sys.executable, "-c", PROGRAM, str(tmp_path / "models")]
     processes = [subprocess.Popen(command, stdout=subprocess.PIPE) for _ in range(2)]

@@ -12,6 +12,7 @@ import structlog
 
 from app.embedding.hashing import HashingEmbedder
 from app.embedding_models import EmbeddingModels
+from app.errors import UnavailableError
 from app.models import ImportState, Match, Scope, Vector, VectorIndexKind, VectorIndexState, VectorIndexStats
 from app.store.distinct import best_of
 from app.store.postgresql import PostgresStore, vector_index
@@ -277,3 +278,26 @@ async def test_a_role_that_may_not_build_it_says_so_once_and_searches_go_on(
     finally:
         await tenant.close()
         await execute(url, "DROP OWNED BY tenant", "DROP ROLE tenant")
+
+
+async def test_who_has_no_index_of_a_former_model_does_not_wait_for_who_builds_one(
+    store: PostgresStore, url: str
+) -> None:
+    other = await asyncpg.connect(url)
+    await other.execute("SELECT pg_advisory_lock($1)", vector_index.BUILD_LOCK)
+    try:
+        await store.models.drop_unused_indexes()
+        await other.execute(f"CREATE INDEX embeddings_hnsw_{'0' * 16} ON embeddings (model)")
+        with pytest.raises(UnavailableError, match="another process builds an index"):
+            await store.models.drop_unused_indexes()
+    finally:
+        await other.close()
+
+
+async def test_an_index_that_has_gone_is_not_searched(store: PostgresStore, url: str) -> None:
+    await store.embeddings.ensure_index(MODEL)
+    assert store.memories._index.is_ready(MODEL)
+    await execute(url, f"DROP INDEX {vector_index._name(MODEL)}")
+    assert not await store.embeddings.ensure_index(MODEL, build=False)
+    assert not store.memories._index.is_ready(MODEL)
+    assert len(await store.memories.search_vectors(Scope(), unit_vectors(1)[0], MODEL, 5)) == 5

@@ -130,13 +130,13 @@ class HnswIndex:
         """An index is made for a model with more than `exact_limit` vectors."""
         self._connections = connections
         self._exact_limit = exact_limit
-        self._dimensions: dict[str, int] = {}
+        self._ready: set[str] = set()
         self._small: set[str] = set()
         self._told: str | None = None
 
     def is_ready(self, model: str) -> bool:
         """True if searches can use the index, as far as this process knows."""
-        return model in self._dimensions
+        return model in self._ready
 
     def is_small(self, model: str) -> bool:
         """True if the model has too few vectors for an index, as far as this process knows."""
@@ -156,11 +156,13 @@ class HnswIndex:
             importing = await connection.fetchval(IMPORTING)
             forbidden = None if dimensions is None or valid else await not_all_owned(connection)
         self._small = self._small - {model} if dimensions else self._small | {model}
-        if dimensions is None or dimensions > MAX_DIMENSIONS or forbidden:
-            self._dimensions.pop(model, None)
+        unusable = dimensions is None or dimensions > MAX_DIMENSIONS or forbidden
+        if unusable or not valid:
+            self._ready.discard(model)
+        if unusable:
             self._tell(forbidden)
         elif valid or (build and not importing and await self._build(model, dimensions)):
-            self._dimensions[model] = dimensions
+            self._ready.add(model)
         else:
             return False
         return True
@@ -176,11 +178,12 @@ class HnswIndex:
         Raises:
             UnavailableError: another process is building one.
         """
-        self._dimensions = {model: size for model, size in self._dimensions.items() if model in models}
+        self._ready.intersection_update(models)
         async with self._connections.outside_pool() as connection:
-            if not await connection.fetchval("SELECT pg_try_advisory_lock($1)", BUILD_LOCK):
+            unused = await connection.fetch(UNUSED, [_name(model) for model in models])
+            if unused and not await connection.fetchval("SELECT pg_try_advisory_lock($1)", BUILD_LOCK):
                 raise UnavailableError("another process builds an index of vectors")
-            for row in await connection.fetch(UNUSED, [_name(model) for model in models]):
+            for row in unused:
                 await connection.execute(f"DROP INDEX CONCURRENTLY IF EXISTS {row['relname']}")
                 log.info("the index of the vectors of a former model is dropped", name=row["relname"])
 
@@ -224,7 +227,7 @@ class HnswIndex:
         await connection.execute(BEGIN.format(search_list=SEARCH_LIST, max_scanned=MAX_SCANNED))
         demands = (required(words), excluded(words))
         return Statement(
-            SEARCH.format(dimensions=self._dimensions[model]),
+            SEARCH.format(dimensions=len(vector)),
             [*scope.fields().values(), HalfVector(vector), model, depth, *demands],
         )
 
