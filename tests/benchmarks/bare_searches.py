@@ -14,7 +14,7 @@ from pgvector.asyncpg import register_vector
 
 from app.embedding.onnx import OnnxEmbedder
 from app.store.postgresql.pool_connection import PLAN_EACH_TIME, PLAN_ONCE
-from tests.benchmarks.bare_writers import SERVER_SETTINGS
+from tests.benchmarks.bare_writers import SERVER_SETTINGS, keep_session
 from tests.benchmarks.tally import Tally
 
 
@@ -58,6 +58,7 @@ async def run(side: SearchSide) -> Tally:
             min_size=2,
             max_size=4,
             init=register_vector,
+            reset=keep_session,
             server_settings=SERVER_SETTINGS | {"plan_cache_mode": PLAN_ONCE if kept else PLAN_EACH_TIME},
         )
         for kept in (False, True)
