@@ -157,28 +157,21 @@ async def test_a_stop_hands_back_the_long_ones_whose_pieces_are_not_made(store: 
     assert await due(store, whole=False) == 6
 
 
-async def test_a_stop_hands_back_new_memories_that_were_kept_for_this_process(store: Store) -> None:
+@pytest.mark.parametrize("sent", ["in a batch", "one by one"])
+async def test_a_stop_hands_back_new_memories_that_were_kept_for_this_process(store: Store, sent: str) -> None:
     async with held_worker() as worker:
         backfill = Backfill(store.embeddings, worker)
         backfill.start()
         now = datetime.now(UTC)
-        rows = [new(new_code=f"value = {number}", created_at=now) for number in range(40)]
-        await store.memories.add(rows, backfill.due_at(now, len(rows)))
-        backfill.offer([row.memory for row in rows])
-        await asyncio.sleep(0.05)
-        assert await due(store) == 0
-        await backfill.stop()
-    assert await due(store) == 40
-
-
-async def test_a_stop_hands_back_each_new_memory_though_it_was_stored_together_with_others(store: Store) -> None:
-    async with held_worker() as worker:
-        backfill = Backfill(store.embeddings, worker)
-        backfill.start()
-        now = datetime.now(UTC)
-        rows = [new(new_code=f"{number}", created_at=now + timedelta(milliseconds=number)) for number in range(40)]
-        dues = [backfill.due_at(row.memory.created_at, 1) for row in rows]
-        await asyncio.gather(*(store.memories.add([row], due) for row, due in zip(rows, dues, strict=True)))
+        if sent == "in a batch":
+            rows = [new(new_code=f"value = {number}", created_at=now) for number in range(40)]
+            await store.memories.add(rows, backfill.due_at(now, len(rows)))
+        else:  # which are stored together too
+            times = [now + timedelta(milliseconds=number) for number in range(40)]
+            rows = [new(new_code=f"value = {time}", created_at=time) for time in times]
+            await asyncio.gather(
+                *(store.memories.add([row], backfill.due_at(row.memory.created_at, 1)) for row in rows)
+            )
         backfill.offer([row.memory for row in rows])
         await asyncio.sleep(0.05)
         assert await due(store) == 0
