@@ -218,6 +218,5 @@ class Backfill:
         until = datetime.now(UTC) + FIRST_PAUSE * 4 ** (attempt - 1) if attempt < MAX_ATTEMPTS else None
         reason = f"attempt {attempt} of {MAX_ATTEMPTS}: {error}"
         await self._store.postpone(self._worker.model, [claim.memory.key], reason, until)
-        log.warning(
-            "a memory could not be embedded", memory_id=str(claim.memory.id), attempt=attempt, reason=describe(error)
-        )
+        what = "a memory could not be embedded" if until else "a memory could not be embedded and is given up"
+        log.warning(what, memory_id=str(claim.memory.id), attempt=attempt, reason=describe(error))

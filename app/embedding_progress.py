@@ -67,13 +67,9 @@ class BacklogRate:
         return self._whole.rate or self._pieces.rate
 
     def seconds_left(self, pending: int, pieces_pending: int) -> float | None:
-        """How long it takes until nothing is left; None where that is unknown of either kind."""
-        seconds = 0.0
-        for left, rate in ((pending, self._whole.rate), (pieces_pending, self._pieces.rate)):
-            if left and rate is None:
-                return None
-            seconds += left / rate if rate else 0
-        return seconds
+        """How long it takes until every memory has a vector, or where all have, every piece; None where unknown."""
+        left, rate = (pending, self._whole.rate) if pending else (pieces_pending, self._pieces.rate)
+        return left / rate if rate else None
 
 
 class EmbeddingProgress:

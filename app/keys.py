@@ -25,6 +25,7 @@ OPEN_SECONDS = 1.0
 ANYONE = Caller("anyone", frozenset(KeyScope))
 
 SEND_ONE = "send a key as `Authorization: Bearer …`; `afterimage keys create` makes one"
+UNASKED = "; while there is none, only requests of its own machine go without, whose `Host` and `Origin` are local"
 
 
 class Keys:
@@ -87,7 +88,7 @@ class Keys:
         if authorization is None:
             if local and await self._is_open():
                 return ANYONE
-            raise UnauthorizedError(f"this service asks for a key: {SEND_ONE}", given=False)
+            raise UnauthorizedError(f"this service asks for a key: {SEND_ONE}{'' if local else UNASKED}", given=False)
         scheme, _, token = authorization.partition(" ")
         if scheme.lower() != "bearer":
             raise UnauthorizedError(f"the scheme of Authorization must be Bearer: {SEND_ONE}", given=True)

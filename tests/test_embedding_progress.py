@@ -57,14 +57,14 @@ def test_pieces_count_while_some_memories_without_a_vector_stay() -> None:
     assert rate_at(Backlog(0, 0, 1426), Backlog(64, 0, 1389), Backlog(64, 0, 1142)).rate == 142
 
 
-def test_the_time_left_counts_both_kinds_each_at_its_rate() -> None:
-    assert rate_at(Backlog(100, 0, 50), Backlog(50, 0, 48)).seconds_left(50, 48) == 1 + 24
+def test_the_time_left_is_that_of_memories_and_then_that_of_pieces() -> None:
+    assert rate_at(Backlog(100, 0, 50), Backlog(50, 0, 48)).seconds_left(50, 48) == 1
+    assert rate_at(Backlog(100, 0, 1000), Backlog(50, 0, 1159)).seconds_left(50, 1159) == 1
     assert rate_at(Backlog(0, 0, 50), Backlog(0, 0, 48)).seconds_left(0, 48) == 24
     assert rate_at(Backlog(100, 0, 0), Backlog(50, 0, 0)).seconds_left(50, 0) == 1
 
 
-def test_the_time_left_is_unknown_while_one_kind_does_not_fall() -> None:
-    assert rate_at(Backlog(100, 0, 1000), Backlog(50, 0, 1159)).seconds_left(50, 1159) is None
+def test_the_time_left_is_unknown_while_what_is_pending_does_not_fall() -> None:
     assert rate_at(Backlog(64, 0, 50), Backlog(64, 0, 48)).seconds_left(64, 48) is None
 
 

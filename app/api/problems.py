@@ -160,7 +160,8 @@ async def _unexpected(request: Request, error: Exception) -> Response:
     del error  # the server logs it with its traceback
     kind = AfterImageError
     detail = "an error of the service; its log has the details under this request_id"
-    headers = {"X-Request-ID": request.state.request_id}  # the middleware that sends it otherwise has ended
+    # The middleware that sends the first otherwise has ended; and the server ends the connection.
+    headers = {"X-Request-ID": request.state.request_id, "Connection": "close"}
     return problem(request, kind.status, kind.type, kind.title, detail, headers)
 
 
@@ -184,6 +185,8 @@ def _sentence(item: Mapping[str, Any]) -> str:
     value = item.get("input")
     if item["type"] == "json_invalid":
         return f"the body is no JSON: {item['ctx']['error']}"
+    if item["type"] in {"model_type", "dataclass_type"}:  # pydantic names the class
+        return f"Input should be an object, got {_shown(value)}"
     if item["type"] in {"missing", "too_many_faults"}:
         return message[0].lower() + message[1:]
     if isinstance(value, str) and item["type"].startswith("string_too"):

@@ -69,8 +69,8 @@ class EmbeddingStats:
     seconds_left: Annotated[
         float | None,
         Field(
-            description="Until `pending` and `pieces_pending` are 0, each at the rate at which it falls. Null where "
-            "that is not known of both, as while the pieces of long code wait for all memories to have a vector."
+            description="Until `pending` (of the next model during a change) is 0, and all can be found by meaning; "
+            "where it is, until `pieces_pending` is. Null where that does not fall."
         ),
     ] = None
     change: Annotated[

@@ -64,6 +64,7 @@ async def test_a_large_body_is_refused_soon_and_shortly(client: httpx.AsyncClien
             json.dumps({**MEMORY, "embedding": ["x"] * 9}).encode(),
             'embedding[0]: Input should be a valid number, got "x"',
         ),
+        (b'"x"', 'Input should be an object, got "x"'),
         (json.dumps({**MEMORY, "timestamp": 1700000000}).encode(), "timestamp: must be a time with its zone"),
         (json.dumps({**MEMORY, "timestamp": "1700000000"}).encode(), "timestamp: must be a time with its zone"),
     ],

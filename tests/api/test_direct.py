@@ -121,9 +121,11 @@ async def test_errors_past_the_router_are_answered_as_behind_it() -> None:
         async with httpx.AsyncClient(transport=transport, base_url="http://test") as client:
             found = await client.post("/echo", content=b"missing")
             answers.append((found.status_code, found.headers["content-type"], found.json()))
-            assert (await client.post("/echo", content=b"unexpected")).status_code == 500
+            failed = await client.post("/echo", content=b"unexpected")
+            assert failed.status_code == 500
     assert answers[0] == answers[1]
     assert answers[0][0] == 404
+    assert failed.headers["connection"] == "close"  # with the service's handlers, as the server then does
 
 
 @pytest.mark.parametrize("content", [b"x" * 21, parts(b"x" * 11, b"x" * 10)])
