@@ -18,7 +18,7 @@ from tests.benchmarks.rows import Corpus, corpus
 
 BUILD = Path(".build/bench").absolute()
 
-ROUNDS = 2
+ROUNDS = 3
 MORE_ROUNDS = 5
 """Of the parts that compare milliseconds: a moment in which the machine does something else must not decide."""
 
