@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 WIDTH, HEIGHT = 460, 300
-LEFT, RIGHT, TOP, BOTTOM = 56, 118, 44, 44
+LEFT, RIGHT, TOP, BOTTOM = 64, 118, 44, 44
 COLOURS = ("#0b6bcb", "#c2410c", "#15803d", "#7e22ce")
 GAP = 13
 """Between the baselines of two labels, at least."""
