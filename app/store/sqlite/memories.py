@@ -225,7 +225,8 @@ class SqliteMemories:
                 among = [key_from(row) for row in rows]
             matches = index.search(vector, limit, scope.projects, among)
             if self._leave_out_deleted(connection, index, [match.key for match in matches]):
-                self._leave_out_deleted(connection, index, index.keys())  # perhaps a whole import
+                with index.catching_up:  # none is put in between the question and the answer
+                    self._leave_out_deleted(connection, index, index.keys())  # perhaps a whole import
                 matches = index.search(vector, limit, scope.projects, among)
             return matches
 

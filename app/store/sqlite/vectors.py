@@ -1,7 +1,7 @@
 """Vectors in memory, a matrix for each project: an exact search is one product."""
 
 import threading
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Sequence
 from typing import TypeAlias
 
 import numpy as np
@@ -49,6 +49,11 @@ class Matrix:
         """Takes a memory out of all searches."""
         self.alive[self.places.pop(key, [])] = False
 
+    def shrink(self) -> None:
+        """Gives back the room of the dead, if there are more of them than of the living."""
+        if len(self.labels) > max(2 * int(np.count_nonzero(self.alive)), INITIAL_ROWS):
+            self._renew()
+
     def _renew(self) -> None:
         """Makes room for as many rows as are alive, and leaves out the dead."""
         places = np.flatnonzero(self.alive)
@@ -84,12 +89,15 @@ class VectorIndex:
             matrix.put(key, piece, vector)
             self.newest = max(self.newest, seq)
 
-    def remove(self, keys: Iterable[MemoryKey]) -> None:
+    def remove(self, keys: Collection[MemoryKey]) -> None:
         """Takes memories out of all searches."""
         with self._lock:
+            touched = {key.project: self._matrices[key.project] for key in keys if key.project in self._matrices}
             for key in keys:
-                if key.project in self._matrices:
-                    self._matrices[key.project].remove(key)
+                if key.project in touched:
+                    touched[key.project].remove(key)
+            for matrix in touched.values():
+                matrix.shrink()
 
     def keys(self) -> list[MemoryKey]:
         """Of all memories that have vectors here."""
