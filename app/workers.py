@@ -107,7 +107,7 @@ class Supervisor:
         self._places = [Place(number, self._start) for number in range(settings.workers)]
         self._signals, self._signalled = multiprocessing.Pipe(duplex=False)
         self._life = multiprocessing.Pipe(duplex=False)
-        self._told = False
+        self._serving = False
         self._pid = os.getpid()
 
     def run(self) -> int:
@@ -136,7 +136,7 @@ class Supervisor:
                 place.fill()
             pauses = [place.start_at - time.monotonic() for place in self._places if place.process is None]
             ended = self._listen(max(0.0, min(pauses)) if pauses else None)
-            if self._told:
+            if self._serving:
                 for place in ended:
                     reason = place.problem or f"status {place.status}"
                     log.error("a worker has ended and is started again", worker=place.number, reason=reason)
@@ -145,7 +145,7 @@ class Supervisor:
                 self._stop()
                 return STARTUP_FAILURE
             elif all(place.ready for place in self._places):
-                self._told = True
+                self._serving = True
                 self._started()
         self._signals.recv()
         return self._stop()
@@ -182,7 +182,7 @@ class Supervisor:
         context: Any = multiprocessing.get_context("fork" if sys.platform == "linux" else "spawn")
         peers = Peers(self._figures, number)
         process: BaseProcess = context.Process(
-            target=work, args=(self._settings, peers, self._listener, news, self._life, not self._told)
+            target=work, args=(self._settings, peers, self._listener, news, self._life, not self._serving)
         )
         process.start()
         return process
